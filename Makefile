@@ -1,0 +1,84 @@
+# Penstock. `make up` is all a newcomer needs; `make help` lists the rest.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+JOBS ?= 2
+.DEFAULT_GOAL := help
+.PHONY: help up test check fix sim soak vectors bench docs lock clean setup
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  Arguments: make up ARGS="--detach --home DIR --port N", make sim SEED=7 HOURS=1'
+
+$(BIN)/uv:
+	@echo "[1/3] making the virtual environment with $(PYTHON)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Penstock needs Python 3.11 or newer; found $$($(PYTHON) --version). Install it, or: make up PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "[2/3] installing the locked dependencies (about 450 MB on disk, once)"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements.lock
+	@echo "[3/3] installing penstock itself"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	@echo "installing what the tests need"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: $(VENV)/.dev ## the virtual environment with everything, nothing started
+
+up: $(VENV)/.run ## the whole market on this machine (ARGS="--detach --home DIR --port N")
+	@$(BIN)/penstock up $(ARGS)
+
+test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
+	@echo "== real servers, real engines, the whole market"
+	@$(BIN)/pytest tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs
+	@$(BIN)/pytest tests/e2e
+	@$(BIN)/python tools/tally.py
+
+check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets
+	@echo "== format, lint, types, imports, house rules"
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/pytest tests/house
+	@echo "== the law (every line), the kit, the stations"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest tests/spec
+	@$(BIN)/coverage report --include='src/penstock/spec/*' --fail-under=100 --skip-covered
+	@$(BIN)/python tools/vectors.py --check
+	@$(BIN)/pytest -n $(JOBS) tests/kit tests/stations
+	@echo "== five simulated markets"
+	@$(BIN)/penstock sim --seeds 5 --hours 0.05
+
+fix: $(VENV)/.dev ## format and mend what can be mended by itself
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix .
+
+sim: $(VENV)/.dev ## one simulated market: SEED=1 HOURS=1
+	@$(BIN)/penstock sim --seed $(or $(SEED),1) --hours $(or $(HOURS),1)
+
+soak: $(VENV)/.dev ## many simulated markets: SEEDS=100 HOURS=0.2
+	@$(BIN)/penstock sim --seeds $(or $(SEEDS),100) --hours $(or $(HOURS),0.2) --from $(or $(FROM),1000)
+
+vectors: $(VENV)/.dev ## write the test vectors from the law and show what changed
+	@$(BIN)/python tools/vectors.py
+	@git --no-pager diff --stat -- vectors
+
+bench: $(VENV)/.dev ## measure; prints tables, writes bench/out/*.json
+	@$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
+	@$(BIN)/python tools/docs.py
+	@$(BIN)/pytest tests/docs
+
+lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
+	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+
+clean: ## remove the virtual environment and caches (never a market's home)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out

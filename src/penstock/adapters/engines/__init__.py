@@ -1,0 +1,1 @@
+"""Inference engines: our own supervised llama.cpp worker, attached OpenAI servers, and an echo."""

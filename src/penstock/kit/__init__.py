@@ -1,0 +1,1 @@
+"""What every station shares and the law must not know: ports, wire, tasks, configuration, logging."""

@@ -1,0 +1,85 @@
+"""The Network port on real sockets.
+
+Both asyncio's and uvloop's TCP transports set TCP_NODELAY by themselves; it is set here once more
+because a token that waits for Nagle's algorithm costs 40 ms, and no loop promises it.
+"""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+
+from penstock.kit.errors import PortTaken
+from penstock.kit.ports import Listener
+
+BACKLOG_MAX = 4_096
+
+
+class Sockets:
+    """Implements `ports.Network` on the running loop. `tls` verifies against the system's roots."""
+
+    def __init__(self, *, reuse_port: bool = False, tls_context: ssl.SSLContext | None = None) -> None:
+        self._reuse_port = reuse_port
+        self._tls_context = tls_context
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        factory: Callable[[], asyncio.Protocol],
+        *,
+        tls: bool = False,
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """Dial. Raises OSError (name, refusal, certificate); the caller sets the deadline."""
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(
+            factory, host, port, ssl=self._context() if tls else None
+        )
+        set_nodelay(transport)
+        return transport, protocol
+
+    async def listen(
+        self, host: str, port: int, factory: Callable[[], asyncio.Protocol]
+    ) -> Listener:
+        """Accept connections until closed. Port 0 picks one. Raises PortTaken and other OSErrors."""
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                factory, host, port, backlog=BACKLOG_MAX, reuse_port=self._reuse_port or None
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(host, port) from error
+            raise
+        return SocketListener(server)
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls_context is None:
+            self._tls_context = ssl.create_default_context()
+        return self._tls_context
+
+
+class SocketListener:
+    """An open listening socket."""
+
+    def __init__(self, server: asyncio.AbstractServer) -> None:
+        self._server = server
+        assert isinstance(server, asyncio.Server) or hasattr(server, "sockets")
+        self._port: int = server.sockets[0].getsockname()[1]
+
+    @property
+    def port(self) -> int:
+        """The port in use, also when 0 was asked for."""
+        return self._port
+
+    async def close(self) -> None:
+        """Stop accepting; open connections go on."""
+        self._server.close()
+
+
+def set_nodelay(transport: asyncio.BaseTransport) -> None:
+    """Send small writes at once, if the transport stands on a TCP socket."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,61 @@
+"""The bytes of an answer: what is hashed, what a checkpoint says, and how many units bytes can hold.
+
+The stream digest is the running SHA-256 over the exact response body bytes, up to but not including
+the receipt comment. Checkpoint comments are part of the bytes that later digests cover.
+Every `params.checkpoint_events` data events the miner emits `: penstock-checkpoint <signed JSON>`.
+The last thing in a stream is `: penstock-receipt <signed JSON>`. Comments are legal SSE: clients
+that do not know them skip them.
+"""
+
+from dataclasses import dataclass
+
+from penstock.spec.errors import BadMessage
+from penstock.spec.keys import Signed, Verify, open_signed
+from penstock.spec.messages import Order
+from penstock.spec.units import Units
+
+CHECKPOINT_COMMENT = "checkpoint"
+RECEIPT_COMMENT = "receipt"
+COUNTERSIGN_COMMENT = "countersign"
+
+RECEIPT_HEADER = "x-penstock-receipt"
+"""A whole (not streamed) answer carries the signed receipt here, base64url JSON."""
+
+ORDER_HEADER = "x-penstock-order"
+"""The gateway's signed order, base64url JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The miner's signed statement in mid-stream: this many events and bytes, these units so far."""
+
+    order_id: str
+    events: int
+    body_bytes: int
+    units: Units
+    digest: str
+
+
+def check_checkpoint(signed: Signed, order: Order, verify: Verify) -> Checkpoint:
+    """Signed by the order's miner for this order, within its ceilings. Raises a SpecError."""
+    checkpoint = open_signed(Checkpoint, signed, kind="checkpoint", verify=verify)
+    if signed.signer != order.miner or checkpoint.order_id != order.order_id:
+        raise BadMessage(kind="checkpoint", reason="of another order")
+    check_units(checkpoint.units, order)
+    return checkpoint
+
+
+def check_units(units: Units, order: Order) -> None:
+    """Counts that are possible for this order at all. Raises BadMessage."""
+    counts = (units.prompt, units.cached, units.completion, units.images, units.audio_ms)
+    if min(counts) < 0 or units.cached > units.prompt:
+        raise BadMessage(kind="units", reason="a count is negative or cached exceeds prompt")
+    if units.prompt > order.prompt_max:
+        raise BadMessage(kind="units", reason="more prompt units than the request has bytes")
+    if units.completion > order.completion_max:
+        raise BadMessage(kind="units", reason="more completion units than the order allows")
+
+
+def completion_units_max(*, events: int, content_bytes: int) -> int:
+    """The most completion units an answer can hold: a unit is at least a byte or an event of it."""
+    return max(events, content_bytes)
