@@ -3,7 +3,7 @@
     python -m training.tiny_chat.corpus --count 5 --seed 1
 
 The same seed gives the same conversations, byte for byte. Copying exercises come first in a
-training run (`Mix.COPY`): a small model that has not learned to copy never learns to extract or add.
+training run (`Mix.COPY`): a small model that cannot copy never learns to extract or to add.
 """
 
 import argparse

@@ -181,7 +181,7 @@ def fit(model: Any, tokenizer: Any, plan: Plan) -> None:
             stepper.zero_grad(set_to_none=True)
         average = loss.item() if average is None else 0.97 * average + 0.03 * loss.item()
         step += 1
-        if step % 50 == 0:
+        if step % 20 == 0:
             print(f"step {step} loss {average:.4f} spent {100 * spent:.0f} %", flush=True)
 
 

@@ -37,7 +37,8 @@ def check_identity(identity: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Signed:
     """A message with its signature. The signature covers digest(kind, body): one kind never fits
-    another."""
+    another.
+    """
 
     kind: str
     body: dict[str, Any]

@@ -83,7 +83,7 @@ def root(leaves: Iterable[bytes]) -> bytes:
     return frontier.root()
 
 
-def inclusion_proof(index: int, size: int, node: GetNode) -> tuple[bytes, ...]:
+def inclusion_proof(index: int, size: int, *, node: GetNode) -> tuple[bytes, ...]:
     """The siblings from leaf `index` up to the root of the first `size` leaves, lowest first.
 
     RFC 6962, section 2.1.1. Raises BadProof if there is no such leaf.
@@ -95,15 +95,15 @@ def inclusion_proof(index: int, size: int, node: GetNode) -> tuple[bytes, ...]:
     while end - start > 1:
         middle = start + _half(end - start)
         if index < middle:
-            siblings.append(_range_root(middle, end, node))
+            siblings.append(_range_root(middle, end, node=node))
             end = middle
         else:
-            siblings.append(_range_root(start, middle, node))
+            siblings.append(_range_root(start, middle, node=node))
             start = middle
     return tuple(reversed(siblings))
 
 
-def consistency_proof(old_size: int, size: int, node: GetNode) -> tuple[bytes, ...]:
+def consistency_proof(old_size: int, size: int, *, node: GetNode) -> tuple[bytes, ...]:
     """What shows that the first `old_size` leaves are a prefix of the first `size`.
 
     RFC 6962, section 2.1.2. Empty where there is nothing to show: from the empty log, and from a
@@ -118,14 +118,14 @@ def consistency_proof(old_size: int, size: int, node: GetNode) -> tuple[bytes, .
     while old_size != end:
         middle = start + _half(end - start)
         if old_size <= middle:
-            hashes.append(_range_root(middle, end, node))
+            hashes.append(_range_root(middle, end, node=node))
             end = middle
         else:
-            hashes.append(_range_root(start, middle, node))
+            hashes.append(_range_root(start, middle, node=node))
             start = middle
     if start:
         # Otherwise this subtree is the old log itself, whose root the checker holds.
-        hashes.append(_range_root(start, end, node))
+        hashes.append(_range_root(start, end, node=node))
     return tuple(reversed(hashes))
 
 
@@ -171,12 +171,12 @@ def check_consistency(
         hashes.insert(0, old_root)
     if not hashes:
         raise BadProof(what="consistency", reason="the proof is too short")
-    found = _climb_two(old_size - 1, size - 1, hashes)
+    found = _climb_two(old_size - 1, size - 1, hashes=hashes)
     if found != (old_root, new_root):
         raise BadProof(what="consistency", reason="the proof leads to other roots")
 
 
-def _climb_two(position: int, last: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+def _climb_two(position: int, last: int, *, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
     """Both roots that the hashes lead to, from the last leaf of the old log upwards."""
     while position & 1:
         position, last = position >> 1, last >> 1
@@ -219,7 +219,7 @@ def _half(count: int) -> int:
     return 1 << ((count - 1).bit_length() - 1)
 
 
-def _range_root(start: int, end: int, node: GetNode) -> bytes:
+def _range_root(start: int, end: int, *, node: GetNode) -> bytes:
     """The root over leaves start..end, where start is a multiple of a power of two >= the range."""
     roots = []
     while start < end:

@@ -65,7 +65,9 @@ def chute_id(manifest: Manifest) -> str:
 def is_name(name: str) -> bool:
     """Lower-case letters, digits and `-._/`, at most 64, starting with a letter or a digit."""
     return (
-        0 < len(name) <= NAME_CHARS_MAX and name[0].isalnum() and all(c in NAME_ALPHABET for c in name)
+        0 < len(name) <= NAME_CHARS_MAX
+        and name[0].isalnum()
+        and all(c in NAME_ALPHABET for c in name)
     )
 
 
@@ -187,7 +189,8 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class Charter:
     """Who runs this market, from this entry of its log on. The newest charter before an epoch's
-    close governs the epoch."""
+    close governs the epoch.
+    """
 
     origin: str
     network: str

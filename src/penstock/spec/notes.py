@@ -75,7 +75,7 @@ class Note:
         return f"{self.text}\n{''.join(lines)}".encode()
 
 
-def key_id(name: str, algorithm: Algorithm, public_key: bytes) -> bytes:
+def key_id(name: str, algorithm: Algorithm, *, public_key: bytes) -> bytes:
     """The four bytes by which a signature line names its key. A hint, not a proof."""
     named = name.encode() + b"\n" + bytes([algorithm.value]) + public_key
     return sha256(named).digest()[:KEY_ID_BYTES]
@@ -85,7 +85,7 @@ def sign_note(text: str, name: str, *, public_key: bytes, sign_raw: SignRaw) -> 
     """The log's own signature over a note's text."""
     return SignatureLine(
         name=name,
-        key_id=key_id(name, Algorithm.ED25519, public_key),
+        key_id=key_id(name, Algorithm.ED25519, public_key=public_key),
         signature=sign_raw(text.encode()),
     )
 
@@ -96,7 +96,7 @@ def verify_note(note: Note, name: str, *, public_key: bytes, verify_raw: VerifyR
     Lines of other names and keys are passed over, as the format asks; a line that names this key
     and does not hold condemns the note.
     """
-    line = _line_of(note, name, key_id(name, Algorithm.ED25519, public_key))
+    line = _line_of(note, name, named_key=key_id(name, Algorithm.ED25519, public_key=public_key))
     if not verify_raw(public_key, note.text.encode(), line.signature):
         raise BadNote(reason=f"the signature of {name} does not hold")
 
@@ -112,14 +112,16 @@ def cosign(
     """A witness's cosignature over a checkpoint's text."""
     return SignatureLine(
         name=name,
-        key_id=key_id(name, Algorithm.COSIGNATURE, public_key),
+        key_id=key_id(name, Algorithm.COSIGNATURE, public_key=public_key),
         signature=time_s.to_bytes(TIME_BYTES, "big") + sign_raw(cosigned_message(text, time_s)),
     )
 
 
 def verify_cosignature(note: Note, name: str, *, public_key: bytes, verify_raw: VerifyRaw) -> int:
     """When this witness saw the checkpoint (seconds since 1970). Raises BadNote."""
-    line = _line_of(note, name, key_id(name, Algorithm.COSIGNATURE, public_key))
+    line = _line_of(
+        note, name, named_key=key_id(name, Algorithm.COSIGNATURE, public_key=public_key)
+    )
     time_s = int.from_bytes(line.signature[:TIME_BYTES], "big")
     message = cosigned_message(note.text, time_s)
     if not verify_raw(public_key, message, line.signature[TIME_BYTES:]):
@@ -177,7 +179,7 @@ def verify_checkpoint(
     return checkpoint
 
 
-def _line_of(note: Note, name: str, named_key: bytes) -> SignatureLine:
+def _line_of(note: Note, name: str, *, named_key: bytes) -> SignatureLine:
     for line in note.signatures:
         if line.name == name and line.key_id == named_key:
             return line

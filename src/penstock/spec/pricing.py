@@ -53,9 +53,7 @@ def split_charge(charge_nano: int, fees: FeeSplit) -> Fees:
     """Operator and pool rounded down, the miner takes the remainder."""
     operator = charge_nano * fees.operator_ppm // PPM
     pool = charge_nano * fees.pool_ppm // PPM
-    return Fees(
-        miner_nano=charge_nano - operator - pool, operator_nano=operator, pool_nano=pool
-    )
+    return Fees(miner_nano=charge_nano - operator - pool, operator_nano=operator, pool_nano=pool)
 
 
 def is_within(price: Price, ceiling: Price) -> bool:

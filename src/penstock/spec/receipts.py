@@ -136,7 +136,9 @@ def check_receipt(signed: Signed, order: Order, *, order_digest: str, verify: Ve
     return receipt
 
 
-def check_countersign(signed: Signed, order: Order, *, order_digest: str, verify: Verify) -> Countersign:
+def check_countersign(
+    signed: Signed, order: Order, *, order_digest: str, verify: Verify
+) -> Countersign:
     """A countersignature by the order's gateway about exactly this order. Raises a SpecError."""
     seen = open_signed(Countersign, signed, kind="countersign", verify=verify)
     if signed.signer != order.gateway or seen.order_digest != order_digest:
@@ -151,13 +153,13 @@ def check_countersign(signed: Signed, order: Order, *, order_digest: str, verify
 def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     """The rule of who pays, from the signed words alone. Raises a SpecError when they do not hold.
 
-    | outcome          | payer pays                  | miner earns              | availability      |
-    |------------------|-----------------------------|--------------------------|-------------------|
-    | complete         | the receipt's charge        | the same                 | success           |
-    | client_cancelled | the prefix that was proven  | the same                 | not counted       |
-    | miner_failed     | nothing                     | nothing                  | failure           |
-    | gateway_failed   | nothing                     | its receipt, by operator | not counted       |
-    | refused          | nothing                     | nothing                  | failure if late   |
+    | outcome          | payer pays                  | miner earns              | availability    |
+    |------------------|-----------------------------|--------------------------|-----------------|
+    | complete         | the receipt's charge        | the same                 | success         |
+    | client_cancelled | the prefix that was proven  | the same                 | not counted     |
+    | miner_failed     | nothing                     | nothing                  | failure         |
+    | gateway_failed   | nothing                     | its receipt, by operator | not counted     |
+    | refused          | nothing                     | nothing                  | failure if late |
 
     Edges: no countersignature at all means the gateway failed; a complete outcome needs a receipt
     whose digest matched; a cancelled one falls back to the last signed checkpoint, then to nothing.
@@ -238,7 +240,7 @@ def _judge_seen(
 
 
 def cancelled_units(receipt: Receipt | None, checkpoint: Checkpoint | None) -> Units:
-    """What a cancelled stream proved: a receipt that matches the bytes, else the last checkpoint."""
+    """What a cancelled stream proved: a receipt that matches, else the last checkpoint."""
     if receipt is not None and receipt.outcome in {Outcome.CLIENT_CANCELLED, Outcome.COMPLETE}:
         return receipt.units
     return NO_UNITS if checkpoint is None else checkpoint.units
@@ -259,7 +261,12 @@ def record_digest(record: Record) -> str:
 
 def parse_record(value: Any) -> Record:
     """A Record from plain values. Raises NotCanonical or BadMessage."""
-    if not isinstance(value, dict) or set(value) != {"order", "receipt", "checkpoint", "countersign"}:
+    if not isinstance(value, dict) or set(value) != {
+        "order",
+        "receipt",
+        "checkpoint",
+        "countersign",
+    }:
         raise BadMessage(kind="record", reason="not a record")
 
     def part(name: str) -> Signed | None:

@@ -1,4 +1,4 @@
-"""The bytes of an answer: what is hashed, what a checkpoint says, and how many units bytes can hold.
+"""The bytes of an answer: what is hashed, what a checkpoint says, how many units bytes can hold.
 
 The stream digest is the running SHA-256 over the exact response body bytes, up to but not including
 the receipt comment. Checkpoint comments are part of the bytes that later digests cover.
@@ -27,7 +27,7 @@ ORDER_HEADER = "x-penstock-order"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The miner's signed statement in mid-stream: this many events and bytes, these units so far."""
+    """The miner's signed statement in mid-stream: so many events, bytes and units so far."""
 
     order_id: str
     events: int

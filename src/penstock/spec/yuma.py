@@ -55,7 +55,7 @@ def run_epoch(before: Epoch) -> Outcome:
         for uid in uids
     ]
     incentive = _shares(ranks)
-    bonds = _next_bonds(before, clipped, stakes)
+    bonds = _next_bonds(before, clipped, stakes=stakes)
     dividends = _shares(
         [sum(_multiply(x, incentive[uid]) for uid, x in row.items()) for row in bonds]
     )
@@ -122,7 +122,7 @@ def _consensus(stakes: Sequence[int], weights: Sequence[Row], *, kappa: int) -> 
     ]
 
 
-def _next_bonds(before: Epoch, clipped: Sequence[Row], stakes: Sequence[int]) -> list[Row]:
+def _next_bonds(before: Epoch, clipped: Sequence[Row], *, stakes: Sequence[int]) -> list[Row]:
     """Bonds move towards what validators say now, weighted by stake; each column adds up to 1."""
     old = _column_shares(_without_newcomers(before, before.bonds))
     bought = _column_shares(

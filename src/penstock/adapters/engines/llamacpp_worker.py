@@ -8,6 +8,7 @@ a model loads, C++ lets no Python thread run; then ChildProcess's tether does th
 """
 
 import os
+import resource
 import sys
 import threading
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import msgspec
 
 LOG_ERRORS_ONLY = 1
+LOG_BYTES_MAX = 16 << 20
+LOG_SPARE_BYTES = 1 << 20
 PROMPT_CACHE_MIB_MAX = 256
 REQUEST_S_MAX = 3600
 
@@ -39,6 +42,7 @@ class WorkerReady(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
+    bound_log()
     report = take_stdout()
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSettings)
     try:
@@ -51,6 +55,15 @@ def main() -> None:
     watch.start()
     # SIGTERM keeps its default action: the kernel ends us at once, whatever C++ is doing.
     watch.join()
+
+
+def bound_log() -> None:
+    """Anybody's bad requests make log lines: past the bound, writing to any file just fails.
+
+    The spare is for the next run, which rotates a log longer than LOG_BYTES_MAX before it starts.
+    """
+    bytes_max = LOG_BYTES_MAX + LOG_SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
 
 
 def take_stdout() -> int:

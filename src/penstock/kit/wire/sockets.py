@@ -1,7 +1,7 @@
 """The Network port on real sockets.
 
-Both asyncio's and uvloop's TCP transports set TCP_NODELAY by themselves; it is set here once more
-because a token that waits for Nagle's algorithm costs 40 ms, and no loop promises it.
+asyncio and uvloop set TCP_NODELAY by themselves; it is set here as well because a token that
+waits for Nagle's algorithm costs 40 ms and no loop promises it.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Sockets:
         transport, protocol = await loop.create_connection(
             factory, host, port, ssl=self._context() if tls else None
         )
-        set_nodelay(transport)
+        _set_nodelay(transport.get_extra_info("socket"))
         return transport, protocol
 
     async def listen(
@@ -52,6 +52,8 @@ class Sockets:
             if error.errno == errno.EADDRINUSE:
                 raise PortTaken(host, port) from error
             raise
+        for sock in server.sockets:
+            _set_nodelay(sock)  # accepted connections inherit it
         return SocketListener(server)
 
     def _context(self) -> ssl.SSLContext:
@@ -63,9 +65,8 @@ class Sockets:
 class SocketListener:
     """An open listening socket."""
 
-    def __init__(self, server: asyncio.AbstractServer) -> None:
+    def __init__(self, server: asyncio.Server) -> None:
         self._server = server
-        assert isinstance(server, asyncio.Server) or hasattr(server, "sockets")
         self._port: int = server.sockets[0].getsockname()[1]
 
     @property
@@ -78,8 +79,6 @@ class SocketListener:
         self._server.close()
 
 
-def set_nodelay(transport: asyncio.BaseTransport) -> None:
-    """Send small writes at once, if the transport stands on a TCP socket."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+def _set_nodelay(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
+    if sock.family in {socket.AF_INET, socket.AF_INET6}:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

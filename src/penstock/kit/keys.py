@@ -1,0 +1,200 @@
+"""Keys: signatures under three schemes behind one identity form, `<scheme>:<public key hex>`.
+
+ed25519 are the stations' working keys, sr25519 the hotkeys of Bittensor, eip155 the wallets of the
+EVM. `verify` answers and never raises. Everything has exactly one spelling (lower-case hex, low s,
+v of 27 or 28), so that a signature or identity cannot be altered without becoming invalid.
+The rare schemes are imported when first met.
+"""
+
+import functools
+import re
+from typing import ClassVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from penstock.kit.ports import Entropy
+
+SEED_BYTES = 32
+DIGEST_BYTES = 32
+PARSED_KEYS_MAX = 4096
+PUBLIC_KEY_HEX = re.compile(r"[0-9a-f]{64}")
+ADDRESS_HEX = re.compile(r"[0-9a-f]{40}")
+SIGNATURE_HEX = re.compile(r"[0-9a-f]{128}")
+RECOVERABLE_HEX = re.compile(r"[0-9a-f]{130}")
+# Half of the order of secp256k1: EIP-2 lets only the smaller of the two valid s count.
+SECP256K1_S_MAX = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+# EIP-191 personal_sign adds this to the recovery number.
+EIP155_V_FIRST = 27
+
+
+class Ed25519Key:
+    """A working key from its 32-byte seed (RFC 8032)."""
+
+    scheme: ClassVar[str] = "ed25519"
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = Ed25519PrivateKey.from_private_bytes(_check_seed(seed))
+        self._identity = f"{self.scheme}:{self._private.public_key().public_bytes_raw().hex()}"
+
+    @classmethod
+    def generate(cls, entropy: Entropy) -> "Ed25519Key":
+        return cls(entropy(SEED_BYTES))
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    def sign(self, digest: bytes) -> str:
+        return self._private.sign(_check_digest(digest)).hex()
+
+
+class Sr25519Key:
+    """An owner's Bittensor (Substrate) key from its 32-byte mini secret."""
+
+    scheme: ClassVar[str] = "sr25519"
+
+    def __init__(self, seed: bytes) -> None:
+        import sr25519
+
+        self._pair: tuple[bytes, bytes] = sr25519.pair_from_seed(_check_seed(seed))
+
+    @classmethod
+    def generate(cls, entropy: Entropy) -> "Sr25519Key":
+        return cls(entropy(SEED_BYTES))
+
+    @property
+    def identity(self) -> str:
+        return f"{self.scheme}:{self._pair[0].hex()}"
+
+    def sign(self, digest: bytes) -> str:
+        import sr25519
+
+        signature: bytes = sr25519.sign(self._pair, _check_digest(digest))
+        return signature.hex()
+
+
+class Eip155Key:
+    """An owner's EVM key; signs the digest's 64 hex digits as a text, as every wallet can."""
+
+    scheme: ClassVar[str] = "eip155"
+
+    def __init__(self, seed: bytes) -> None:
+        from coincurve import PrivateKey
+
+        self._private = PrivateKey(_check_seed(seed))
+
+    @classmethod
+    def generate(cls, entropy: Entropy) -> "Eip155Key":
+        return cls(entropy(SEED_BYTES))
+
+    @property
+    def identity(self) -> str:
+        point = self._private.public_key.format(compressed=False)
+        return f"{self.scheme}:{address_of(point).hex()}"
+
+    def sign(self, digest: bytes) -> str:
+        return self.sign_text(_check_digest(digest).hex().encode())
+
+    def sign_text(self, text: bytes) -> str:
+        """EIP-191 personal_sign of any text: r, s, v as 130 hex digits."""
+        signature = self._private.sign_recoverable(personal_digest(text), hasher=None)
+        return (signature[:-1] + bytes([signature[-1] + EIP155_V_FIRST])).hex()
+
+
+def verify(identity: str, digest: bytes, signature_hex: str) -> bool:
+    """Did `identity` sign `digest` (32 bytes)? Wrong in any way is False; it never raises."""
+    scheme, separator, public = identity.partition(":")
+    if not separator or len(digest) != DIGEST_BYTES:
+        return False
+    match scheme:
+        case Ed25519Key.scheme:
+            return _verify_ed25519(public, digest, signature_hex)
+        case Sr25519Key.scheme:
+            return _verify_sr25519(public, digest, signature_hex)
+        case Eip155Key.scheme:
+            return _verify_eip155(public, digest, signature_hex)
+        case _:
+            return False
+
+
+def is_identity(text: str) -> bool:
+    """Is this the one spelling of an identity that we know how to verify?"""
+    scheme, _, public = text.partition(":")
+    if scheme in (Ed25519Key.scheme, Sr25519Key.scheme):
+        return PUBLIC_KEY_HEX.fullmatch(public) is not None
+    return scheme == Eip155Key.scheme and ADDRESS_HEX.fullmatch(public) is not None
+
+
+def personal_digest(text: bytes) -> bytes:
+    """EIP-191 version 0x45: what a wallet's personal_sign really signs."""
+    return keccak256(b"\x19Ethereum Signed Message:\n" + str(len(text)).encode() + text)
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak with the padding of 2011, which Ethereum kept (SHA3-256 is another function)."""
+    from Crypto.Hash import keccak
+
+    return keccak.new(data=data, digest_bits=256).digest()
+
+
+def address_of(point: bytes) -> bytes:
+    """The 20-byte address of an uncompressed public key (65 bytes, 04 first)."""
+    return keccak256(point[1:])[-20:]
+
+
+@functools.lru_cache(maxsize=PARSED_KEYS_MAX)
+def _parsed_ed25519(public: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+
+
+def _verify_ed25519(public: str, digest: bytes, signature_hex: str) -> bool:
+    if not PUBLIC_KEY_HEX.fullmatch(public) or not SIGNATURE_HEX.fullmatch(signature_hex):
+        return False
+    try:
+        _parsed_ed25519(public).verify(bytes.fromhex(signature_hex), digest)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _verify_sr25519(public: str, digest: bytes, signature_hex: str) -> bool:
+    if not PUBLIC_KEY_HEX.fullmatch(public) or not SIGNATURE_HEX.fullmatch(signature_hex):
+        return False
+    import sr25519
+
+    try:
+        held: bool = sr25519.verify(bytes.fromhex(signature_hex), digest, bytes.fromhex(public))
+    except ValueError:
+        return False
+    return held
+
+
+def _verify_eip155(address: str, digest: bytes, signature_hex: str) -> bool:
+    if not ADDRESS_HEX.fullmatch(address) or not RECOVERABLE_HEX.fullmatch(signature_hex):
+        return False
+    signature = bytes.fromhex(signature_hex)
+    recovery = signature[-1] - EIP155_V_FIRST
+    if recovery not in (0, 1) or int.from_bytes(signature[32:64], "big") > SECP256K1_S_MAX:
+        return False
+    from coincurve import PublicKey
+
+    try:
+        signer = PublicKey.from_signature_and_message(
+            signature[:-1] + bytes([recovery]),
+            personal_digest(digest.hex().encode()),
+            hasher=None,
+        )
+    except ValueError:
+        return False
+    return address_of(signer.format(compressed=False)).hex() == address
+
+
+def _check_seed(seed: bytes) -> bytes:
+    assert len(seed) == SEED_BYTES, "a seed has 32 bytes"
+    return seed
+
+
+def _check_digest(digest: bytes) -> bytes:
+    assert len(digest) == DIGEST_BYTES, "sign digests of 32 bytes, never messages"
+    return digest

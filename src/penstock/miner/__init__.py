@@ -1,0 +1,1 @@
+"""The miner: where a chute is served, metered and signed for."""

@@ -1,0 +1,226 @@
+"""Who pays: each row of the table of outcomes, and each lie that is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.makers import (
+    GATEWAY,
+    MINER,
+    ToyKey,
+    make_checkpoint,
+    make_countersign,
+    make_order,
+    make_receipt,
+    make_record,
+    toy_verify,
+)
+
+from penstock.spec.canon import to_plain
+from penstock.spec.errors import BadMessage, BadSignature, SpecError
+from penstock.spec.keys import Signed, sign, signed_digest
+from penstock.spec.messages import Order
+from penstock.spec.pricing import cost
+from penstock.spec.receipts import (
+    Judgement,
+    Outcome,
+    Record,
+    charge_for,
+    is_valid,
+    judge,
+    parse_record,
+    record_digest,
+    record_id,
+)
+from penstock.spec.units import NO_UNITS, Units
+
+ORDER = make_order()
+TEN = Units(prompt=20, cached=0, completion=10, images=0, audio_ms=0)
+FOUR = Units(prompt=20, cached=0, completion=4, images=0, audio_ms=0)
+
+
+def told(record: Record) -> Judgement:
+    return judge(record, refusal_free_ms=100, verify=toy_verify)
+
+
+def receipt_of(order: Order = ORDER, key: ToyKey = MINER, **changes: Any) -> Signed:
+    return sign("receipt", make_receipt(order, **changes), key)
+
+
+def record_of(receipt: Signed | None, *, checkpoint: bool = False, **seen: Any) -> Record:
+    return Record(
+        order=sign("order", ORDER, GATEWAY),
+        receipt=receipt,
+        checkpoint=sign("checkpoint", make_checkpoint(ORDER), MINER) if checkpoint else None,
+        countersign=sign("countersign", make_countersign(ORDER, receipt, **seen), GATEWAY),
+    )
+
+
+def test_a_complete_answer_costs_the_price_of_its_units() -> None:
+    judgement = told(make_record())
+    assert judgement.outcome is Outcome.COMPLETE
+    assert judgement.charge_nano == judgement.earned_nano == cost(ORDER.price, TEN)
+    assert judgement.counts
+
+
+def test_a_cancelled_answer_costs_the_prefix_of_a_matching_receipt() -> None:
+    receipt = receipt_of(outcome=Outcome.CLIENT_CANCELLED, units=FOUR)
+    judgement = told(record_of(receipt, outcome=Outcome.CLIENT_CANCELLED))
+    assert judgement.charge_nano == cost(ORDER.price, FOUR)
+    assert not judgement.counts
+
+
+def test_a_cancelled_answer_without_a_receipt_costs_its_last_checkpoint() -> None:
+    charge = charge_for(ORDER, FOUR)
+    record = record_of(None, checkpoint=True, outcome=Outcome.CLIENT_CANCELLED, charge_nano=charge)
+    assert told(record).charge_nano == charge
+
+
+def test_a_cancelled_answer_that_proved_nothing_is_free() -> None:
+    judgement = told(record_of(None, outcome=Outcome.CLIENT_CANCELLED))
+    assert (judgement.units, judgement.charge_nano) == (NO_UNITS, 0)
+
+
+def test_a_cancelled_receipt_that_does_not_match_the_bytes_proves_nothing() -> None:
+    receipt = receipt_of(outcome=Outcome.CLIENT_CANCELLED)
+    record = record_of(receipt, outcome=Outcome.CLIENT_CANCELLED, match=False, charge_nano=0)
+    assert told(record).charge_nano == 0
+
+
+def test_when_the_miner_failed_nobody_pays_and_it_counts() -> None:
+    judgement = told(record_of(None, checkpoint=True))
+    assert (judgement.outcome, judgement.charge_nano) == (Outcome.MINER_FAILED, 0)
+    assert judgement.counts
+
+
+def test_when_the_gateway_failed_the_miner_earns_and_the_payer_does_not_pay() -> None:
+    record = replace(make_record(), countersign=None)
+    judgement = told(record)
+    assert judgement.outcome is Outcome.GATEWAY_FAILED
+    assert (judgement.charge_nano, judgement.earned_nano) == (0, cost(ORDER.price, TEN))
+    assert not judgement.counts
+
+
+def test_a_quick_refusal_is_free_of_penalty_and_a_late_one_is_not() -> None:
+    refused = receipt_of(outcome=Outcome.REFUSED)
+    quick = record_of(refused, outcome=Outcome.REFUSED, total_us=100_000)
+    late = record_of(refused, outcome=Outcome.REFUSED, total_us=100_001)
+    assert (told(quick).counts, told(late).counts) == (False, True)
+    assert told(late).charge_nano == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"order_digest": "00"},
+        {"order_id": "o-2"},
+        {"chute": "sha256:00"},
+        {"gateway": MINER.identity},
+        {"payer_tag": "q"},
+        {"charge_nano": 1},
+        {"units": Units(101, 0, 1, 0, 0)},
+        {"units": Units(1, 0, 51, 0, 0)},
+        {"units": Units(1, 2, 1, 0, 0)},
+        {"units": Units(-1, -2, 1, 0, 0)},
+        {"first_ms": 0},
+    ],
+)
+def test_a_receipt_that_lies_about_its_order_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        told(record_of(receipt_of(**changes)))
+
+
+def test_a_receipt_by_another_key_is_refused() -> None:
+    with pytest.raises(BadMessage):
+        told(record_of(receipt_of(key=ToyKey("thief"))))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"order_digest": "00"},
+        {"order_id": "o-2"},
+        {"receipt_digest": "00"},
+        {"charge_nano": 1},
+        {"match": False},
+        {"total_us": -1},
+        {"outcome": Outcome.GATEWAY_FAILED},
+        {"outcome": Outcome.REFUSED},
+    ],
+)
+def test_a_countersignature_that_lies_is_refused(changes: dict[str, Any]) -> None:
+    assert not is_valid(record_of(receipt_of(), **changes), refusal_free_ms=100, verify=toy_verify)
+
+
+def test_only_the_orders_gateway_countersigns() -> None:
+    record = make_record()
+    seen = make_countersign(ORDER, record.receipt)
+    with pytest.raises(BadMessage):
+        told(replace(record, countersign=sign("countersign", seen, MINER)))
+
+
+def test_only_the_gateway_an_order_names_signs_it() -> None:
+    with pytest.raises(BadMessage):
+        told(replace(make_record(), order=sign("order", ORDER, MINER)))
+
+
+def test_an_order_alone_is_no_record() -> None:
+    with pytest.raises(BadMessage):
+        told(replace(make_record(), receipt=None, countersign=None))
+
+
+def test_a_checkpoint_of_another_order_or_miner_is_refused() -> None:
+    record = make_record()
+    other = sign("checkpoint", make_checkpoint(ORDER, order_id="o-2"), MINER)
+    with pytest.raises(BadMessage):
+        told(replace(record, checkpoint=other))
+    stranger = sign("checkpoint", make_checkpoint(ORDER), GATEWAY)
+    with pytest.raises(BadMessage):
+        told(replace(record, checkpoint=stranger))
+
+
+def test_an_honest_record_is_valid_and_round_trips() -> None:
+    record = make_record()
+    assert is_valid(record, refusal_free_ms=100, verify=toy_verify)
+    assert parse_record(to_plain(record)) == record
+    assert parse_record(to_plain(record_of(None))) == record_of(None)
+    assert record_digest(parse_record(to_plain(record))) == record_digest(record)
+
+
+@pytest.mark.parametrize("value", [None, {}, {"order": 1}])
+def test_what_is_no_record_is_refused(value: object) -> None:
+    with pytest.raises(BadMessage):
+        parse_record(value)
+
+
+def test_a_record_is_named_by_its_order() -> None:
+    record = make_record()
+    assert record_id(record) == "o-1"
+    nameless = replace(record, order=replace(record.order, body={}))
+    with pytest.raises(BadMessage):
+        record_id(nameless)
+
+
+def test_a_tampered_order_breaks_the_record() -> None:
+    record = make_record()
+    body = {**record.order.body, "charge_max": 10**12}
+    with pytest.raises(BadSignature):
+        told(replace(record, order=replace(record.order, body=body)))
+
+
+@given(st.integers(0, 100), st.integers(0, 50), st.integers(0, 10**6))
+def test_nobody_is_ever_charged_above_the_ceiling(
+    prompt: int, completion: int, ceiling: int
+) -> None:
+    order = replace(ORDER, charge_max=ceiling)
+    units = Units(prompt=prompt, cached=0, completion=completion, images=0, audio_ms=0)
+    assert charge_for(order, units) <= ceiling
+
+
+def test_the_digest_of_a_receipt_is_what_the_countersignature_names() -> None:
+    record = make_record()
+    assert record.receipt is not None
+    assert record.countersign is not None
+    assert record.countersign.body["receipt_digest"] == signed_digest(record.receipt)
