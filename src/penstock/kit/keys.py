@@ -45,8 +45,19 @@ class Ed25519Key:
     def identity(self) -> str:
         return self._identity
 
+    @property
+    def public_key(self) -> bytes:
+        """The 32 bytes of the public key."""
+        return self._private.public_key().public_bytes_raw()
+
     def sign(self, digest: bytes) -> str:
         return self._private.sign(_check_digest(digest)).hex()
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """Sign the message itself: C2SP notes are signed so. A note is never 32 bytes long, so
+        that this signature cannot be taken for one over a digest."""
+        assert len(message) != DIGEST_BYTES, "digests go to sign()"
+        return self._private.sign(message)
 
 
 class Sr25519Key:
@@ -116,6 +127,15 @@ def verify(identity: str, digest: bytes, signature_hex: str) -> bool:
             return _verify_eip155(public, digest, signature_hex)
         case _:
             return False
+
+
+def verify_raw(public_key: bytes, message: bytes, signature: bytes) -> bool:
+    """Did this ed25519 key sign the message itself (a C2SP note)? Wrong in any way is False."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def is_identity(text: str) -> bool:

@@ -16,7 +16,7 @@ _TYPES = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - reads as what it is where it is raised
+class Refusal(Exception):
     """Raise it anywhere in a handler to answer with `response` instead."""
 
     def __init__(self, response: Response) -> None:
@@ -31,7 +31,7 @@ def problem_type(status: int) -> str:
     return _TYPES.get(status, "invalid_request_error")
 
 
-def problem(  # noqa: PLR0913 - the fields of the envelope
+def problem(
     status: int,
     code: str,
     message: str,

@@ -91,3 +91,50 @@ class BadReport(SpecError):
 
     validator: str
     reason: str
+
+
+@dataclass(eq=False, kw_only=True)
+class BadPosting(SpecError):
+    """An operation on the books that says nothing sensible: a zero leg, an account named twice."""
+
+    id: str
+    reason: str
+
+
+@dataclass(eq=False, kw_only=True)
+class Unbalanced(SpecError):
+    """Legs that do not add up to zero: they are `off_nano` off."""
+
+    id: str
+    off_nano: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Overdraft(SpecError):
+    """An account would fall `short_nano` below zero, counting what is held on it."""
+
+    account: str
+    short_nano: int
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownHold(SpecError):
+    """No hold of this id was ever made."""
+
+    hold: str
+
+
+@dataclass(eq=False, kw_only=True)
+class HoldExceeded(SpecError):
+    """A capture of `wanted_nano` from a hold that has `left_nano` left (0 once released)."""
+
+    hold: str
+    left_nano: int
+    wanted_nano: int
+
+
+@dataclass(eq=False, kw_only=True)
+class IdReused(SpecError):
+    """An id that was used before, with other content."""
+
+    id: str

@@ -29,11 +29,13 @@ from penstock.kit.engine import (
 )
 from penstock.kit.errors import WireError
 from penstock.kit.ports import Network
-from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.client import ClientLimits, HttpClient
 
 STATS_DEADLINE_MS = 5_000
 DRAIN_CHECK_MS = 50
 TERMINATE_DEADLINE_MS = 5_000
+# llama.cpp closes a connection that rested for 5 s; ours are given up long before.
+CLIENT_LIMITS = ClientLimits(idle_max=2, idle_ms=1_000)
 
 _serial = itertools.count(1)  # two engines of one process must not share a log file
 
@@ -67,7 +69,7 @@ class LlamaCpp:
     ) -> None:
         self._model = model
         self._limits = limits
-        self._client = HttpClient(network)
+        self._client = HttpClient(network, CLIENT_LIMITS)
         self._env = {**env, "OMP_NUM_THREADS": str(limits.threads)}
         self._log = home / "logs" / f"{model.name}-{os.getpid()}-{next(_serial)}.log"
         self._child: ChildProcess | None = None
@@ -138,16 +140,21 @@ class LlamaCpp:
         self._stopping = True
         await self._drain(deadline_ms)
         await self._child.terminate(deadline_ms=TERMINATE_DEADLINE_MS)
+        await self._client.close()
         self._log.unlink(missing_ok=True)
 
     async def _drain(self, deadline_ms: int) -> None:
         """llama.cpp has no drain of its own: wait here until it is idle, at most the deadline."""
         try:
             async with asyncio.timeout(deadline_ms / 1000):
-                while (now := await self.stats()).ready and now.running + now.waiting > 0:
+                while await self._is_busy():  # noqa: ASYNC110 - another process, no event
                     await asyncio.sleep(DRAIN_CHECK_MS / 1000)
         except TimeoutError:
             return  # What still runs is cut; the miner front records it as its own failure.
+
+    async def _is_busy(self) -> bool:
+        now = await self.stats()
+        return now.ready and now.running + now.waiting > 0
 
     async def _wait_address(self, child: ChildProcess, deadline_ms: int) -> str:
         """The address from the worker's one line. Raises ChildExited, NotReady or EngineFailed."""

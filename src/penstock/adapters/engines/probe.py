@@ -37,7 +37,7 @@ OK_SCHEMA = {
 }
 
 
-class NothingServed(Exception):  # noqa: N818 - reads as a state at the call site
+class NothingServed(Exception):
     """Neither chat nor completions nor embeddings gave an answer; `why` is the last error body."""
 
     def __init__(self, why: str) -> None:

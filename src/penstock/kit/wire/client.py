@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 from penstock.kit.errors import BodyTooLarge, ConnectFailed, DeadlinePassed, PeerClosed
 from penstock.kit.ports import Network
 from penstock.kit.wire.http import joined_head
-from penstock.kit.wire.link import Link
+from penstock.kit.wire.link import Link, LinkKey
 
 _AGAIN = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _OWNS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -52,7 +53,7 @@ class Reply:
 class _Goal:
     """Where a URL leads: the pool's key and the request line's target."""
 
-    key: tuple[str, int, bool]
+    key: LinkKey
     authority: str
     target: str
 
@@ -100,17 +101,7 @@ class StreamReply:
 
     async def read(self, *, bytes_max: int, idle_deadline_ms: int) -> bytes:
         """The rest of the body, whole. Raises BodyTooLarge and what `chunks` raises."""
-        length = self.header("content-length")
-        if length and int(length) > bytes_max:
-            raise BodyTooLarge(bytes_max)
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in self.chunks(idle_deadline_ms=idle_deadline_ms):
-            size += len(chunk)
-            if size > bytes_max:
-                raise BodyTooLarge(bytes_max)
-            parts.append(chunk)
-        return b"".join(parts)
+        return await _read(self._link, bytes_max, idle_deadline_ms)
 
 
 class HttpClient:
@@ -119,7 +110,7 @@ class HttpClient:
     def __init__(self, network: Network, limits: ClientLimits | None = None) -> None:
         self._network = network
         self._limits = limits if limits is not None else ClientLimits()
-        self._idle: dict[tuple[str, int, bool], list[Link]] = {}
+        self._idle: dict[LinkKey, list[Link]] = {}
         self._idle_total = 0
         self._closed = False
 
@@ -128,7 +119,7 @@ class HttpClient:
         """How many connections rest in the pool."""
         return self._idle_total
 
-    async def call(  # noqa: PLR0913 - one HTTP request has this many parts
+    async def call(
         self,
         method: str,
         url: str,
@@ -138,16 +129,23 @@ class HttpClient:
         deadline_ms: int,
         body_bytes_max: int | None = None,
     ) -> Reply:
-        """One request and its whole reply within `deadline_ms`. Raises WireError, ValueError (url)."""
+        """One request and its whole reply within `deadline_ms`.
+
+        Raises WireError, and ValueError for a URL or a header that cannot be sent.
+        """
         bytes_max = self._limits.body_bytes_max if body_bytes_max is None else body_bytes_max
+        goal = _goal(url)
+        request = _request(goal, method, headers=headers, body=body)
         try:
-            async with asyncio.timeout(deadline_ms / 1000), self._exchange(
-                method, url, headers, body
-            ) as reply:
-                whole = await reply.read(bytes_max=bytes_max, idle_deadline_ms=deadline_ms)
-                return Reply(reply.status, reply.headers, whole)
+            async with asyncio.timeout(deadline_ms / 1000):
+                link = await self._open(goal, method, request)
+                try:
+                    whole = await _read(link, bytes_max, None)
+                finally:
+                    self._give_back(link)
         except TimeoutError as error:
             raise DeadlinePassed("call", deadline_ms) from error
+        return Reply(link.status, link.headers, whole)
 
     @asynccontextmanager
     async def open_stream(
@@ -159,26 +157,133 @@ class HttpClient:
         body: bytes = b"",
         head_deadline_ms: int,
     ) -> AsyncIterator[StreamReply]:
-        """A reply to be read chunk by chunk. Raises WireError on entering, ValueError (url).
+        """A reply to be read chunk by chunk. Raises on entering as `call` does.
 
         Leaving before the body's end cuts the connection: that is how a cancel reaches the peer.
         """
-        link = None
+        goal = _goal(url)
+        request = _request(goal, method, headers=headers, body=body)
         try:
             async with asyncio.timeout(head_deadline_ms / 1000):
-                link, key = await self._open(method, url, headers, body)
+                link = await self._open(goal, method, request)
         except TimeoutError as error:
             raise DeadlinePassed("head", head_deadline_ms) from error
         try:
             yield StreamReply(link)
         finally:
-            self._give_back(key, link)
+            self._give_back(link)
 
     async def close(self) -> None:
         """Drop the pool; exchanges that run are not touched, but nothing is kept after them."""
         self._closed = True
-        for links in self._idle.values():
-            for link in links:
-                link.abort()
+        resting = [link for links in self._idle.values() for link in links]
         self._idle.clear()
         self._idle_total = 0
+        for link in resting:
+            link.abort()
+
+    async def _open(self, goal: _Goal, method: str, request: bytes) -> Link:
+        """A link whose reply's head has come."""
+        link = self._take(goal.key)
+        if link is not None:
+            try:
+                return await _ask(link, method, request)
+            except PeerClosed as error:
+                if error.after_bytes or method not in _AGAIN:
+                    raise
+        return await _ask(await self._connect(goal.key), method, request)
+
+    async def _connect(self, key: LinkKey) -> Link:
+        host, port, tls = key
+        try:
+            _, link = await self._network.connect(host, port, lambda: Link(key), tls=tls)
+        except OSError as error:
+            raise ConnectFailed(host, port) from error
+        assert isinstance(link, Link)
+        return link
+
+    def _take(self, key: LinkKey) -> Link | None:
+        """The link that rested the shortest, if one is fit to use."""
+        links = self._idle.get(key)
+        oldest_at = asyncio.get_running_loop().time() - self._limits.idle_ms / 1000
+        while links:
+            link = links.pop()
+            self._idle_total -= 1
+            link.on_lost = None
+            if link.alive and link.idle_since >= oldest_at:
+                return link
+            link.abort()
+        return None
+
+    def _give_back(self, link: Link) -> None:
+        if not link.end():
+            return
+        limits = self._limits
+        links = self._idle.setdefault(link.key, [])
+        if (
+            self._closed
+            or len(links) >= limits.idle_max
+            or self._idle_total >= limits.idle_total_max
+        ):
+            link.close()
+            return
+        link.idle_since = asyncio.get_running_loop().time()
+        link.on_lost = self._forget
+        links.append(link)
+        self._idle_total += 1
+
+    def _forget(self, link: Link) -> None:
+        """A resting link was closed by its server."""
+        links = self._idle.get(link.key)
+        if links is not None and link in links:
+            links.remove(link)
+            self._idle_total -= 1
+            if not links:
+                del self._idle[link.key]
+
+
+async def _ask(link: Link, method: str, request: bytes) -> Link:
+    """Send the request and wait for the head; a link that fails is closed."""
+    link.begin(method, request)
+    try:
+        await link.head()
+    finally:
+        if not link.status:
+            link.abort()
+    return link
+
+
+async def _read(link: Link, bytes_max: int, idle_deadline_ms: int | None) -> bytes:
+    length = link.headers.get(b"content-length", b"0")
+    if int(length) > bytes_max:  # llhttp let only digits through
+        raise BodyTooLarge(bytes_max)
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await link.next_chunk(idle_deadline_ms):
+        size += len(chunk)
+        if size > bytes_max:
+            raise BodyTooLarge(bytes_max)
+        parts.append(chunk)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _goal(url: str) -> _Goal:
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(f"not an http(s) URL: {url!r}")
+    target = parts.path or "/"
+    if parts.query:
+        target = f"{target}?{parts.query}"
+    if not target.isascii() or not target.isprintable() or " " in target:
+        raise ValueError(f"the URL must be percent-encoded: {url!r}")
+    port = parts.port if parts.port is not None else _PORTS[parts.scheme]
+    authority = parts.netloc.rpartition("@")[2]
+    return _Goal((parts.hostname, port, parts.scheme == "https"), authority, target)
+
+
+def _request(goal: _Goal, method: str, *, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    lines = [f"{method} {goal.target} HTTP/1.1", f"host: {goal.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _OWNS]
+    if body or method in _WITH_BODY:
+        lines.append(f"content-length: {len(body)}")
+    return joined_head(lines) + body

@@ -50,7 +50,7 @@ class Arrived:
         self.minor = 1
 
 
-class _Refuse(Exception):  # noqa: N818 - never leaves this file
+class _Refuse(Exception):
     """Carries a refusal out of llhttp's callbacks."""
 
     def __init__(self, response: Response) -> None:
@@ -103,7 +103,7 @@ class Intake:
             self._refuse(problem(400, "http_malformed", f"The request is not valid HTTP: {error}."))
 
     def _bound(self, phase: Phase, body_bytes: int, size: int) -> None:
-        """llhttp holds an unfinished header or trailer for us, so count bytes that gave nothing."""
+        """The parser holds an unfinished header or trailer for us, so count bytes that gave nothing."""
         moved = phase is not self.phase or body_bytes != self._body_bytes or self._ready
         self._dry_bytes = 0 if moved else self._dry_bytes + size
         if self._dry_bytes > self._limits.head_bytes_max and self.phase is not Phase.REFUSED:

@@ -6,6 +6,7 @@ reader that falls behind stops the transport's reading at a high-water mark.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import httptools
 
@@ -14,6 +15,9 @@ from penstock.kit.wire.http import merge_header
 
 HEAD_BYTES_MAX = 65_536
 READ_BYTES_HIGH = 256 * 1024
+
+LinkKey = tuple[str, int, bool]
+"""(host, port, tls): links with the same key are the same to a caller."""
 
 
 class Link(asyncio.Protocol):
@@ -40,11 +44,15 @@ class Link(asyncio.Protocol):
         "complete",
         "headers",
         "idle_since",
+        "key",
+        "on_lost",
         "reusable",
         "status",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, key: LinkKey) -> None:
+        self.key = key
+        self.on_lost: Callable[[Link], None] | None = None  # set while it rests in a pool
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser: httptools.HttpResponseParser | None = None
@@ -91,14 +99,18 @@ class Link(asyncio.Protocol):
                 raise self._error
             await self._wait()
 
-    async def next_chunk(self, idle_deadline_ms: int) -> bytes:
-        """The next chunk, b"" at the end. Raises PeerClosed, BadReply, DeadlinePassed."""
+    async def next_chunk(self, idle_deadline_ms: int | None) -> bytes:
+        """The next chunk, b"" at the end. Raises PeerClosed, BadReply, DeadlinePassed.
+
+        With None the caller has set a deadline around the whole.
+        """
         while not self._chunks:
             if self.complete:
                 return b""
             if self._error is not None:
                 raise self._error
-            self._expect(idle_deadline_ms)
+            if idle_deadline_ms is not None:
+                self._expect(idle_deadline_ms)
             await self._wait()
         chunk = self._chunks.popleft()
         self._buffered -= len(chunk)
@@ -115,6 +127,10 @@ class Link(asyncio.Protocol):
         if not keep:
             self.abort()
         return keep
+
+    def close(self) -> None:
+        """Close a link that is not needed any more."""
+        self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection: the server's handler is cancelled."""
@@ -164,6 +180,8 @@ class Link(asyncio.Protocol):
             else:
                 self._error = PeerClosed(self._taken)
         self._wake()
+        if self.on_lost is not None:
+            self.on_lost(self)
 
     # Called by httptools.
 

@@ -206,6 +206,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what runs for this client."""
+        del exc  # broken or closed, the client has gone
         self._closing = True
         self._gone.set()
         self._queue.clear()

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 
 from penstock.kit.errors import PortTaken
@@ -19,7 +20,9 @@ BACKLOG_MAX = 4_096
 class Sockets:
     """Implements `ports.Network` on the running loop. `tls` verifies against the system's roots."""
 
-    def __init__(self, *, reuse_port: bool = False, tls_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, *, reuse_port: bool = False, tls_context: ssl.SSLContext | None = None
+    ) -> None:
         self._reuse_port = reuse_port
         self._tls_context = tls_context
 
@@ -79,6 +82,6 @@ class SocketListener:
         self._server.close()
 
 
-def _set_nodelay(sock: socket.socket | asyncio.trsock.TransportSocket) -> None:
+def _set_nodelay(sock: socket.socket | TransportSocket) -> None:
     if sock.family in {socket.AF_INET, socket.AF_INET6}:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

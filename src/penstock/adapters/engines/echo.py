@@ -1,0 +1,193 @@
+"""A deterministic engine without a model: it answers with the question's own words, at a set pace.
+
+For development and for the simulator: it needs only a Network port, and time passes through
+`asyncio.sleep`, so a virtual clock moves it. A token is a word; see `echo_answers` for the bodies.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from penstock.adapters.engines.echo_answers import (
+    MODEL,
+    Answer,
+    embeddings_answer,
+    models_answer,
+    read_chat,
+    read_completion,
+)
+from penstock.adapters.engines.probe import NothingServed, Probe
+from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
+from penstock.kit.errors import WireError
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import Entropy, Network
+from penstock.kit.problem import Refusal, problem
+from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.kit.wire.routes import Routes
+from penstock.kit.wire.server import Server
+
+METRICS_HEADERS = (("content-type", "text/plain; version=0.0.4"),)
+
+
+@dataclass(frozen=True, slots=True)
+class EchoSettings:
+    """`token_ms` between tokens, `slots_max` requests at once, `queue_max` more that may wait."""
+
+    token_ms: int = 0
+    slots_max: int = 4
+    queue_max: int = 16
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class Echo:
+    """Implements `kit.engine.Engine`."""
+
+    def __init__(self, settings: EchoSettings, *, network: Network, entropy: Entropy) -> None:
+        self.settings = settings
+        self._network = network
+        self._entropy = entropy
+        self._client = HttpClient(network)
+        self._slots = Slots(slots_max=settings.slots_max, queue_max=settings.queue_max)
+        self._served = 0
+        self._server: Server | None = None
+        self._port = settings.port
+        self._stopped = asyncio.Event()
+        self._capabilities: frozenset[Capability] = frozenset()
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.settings.host}:{self._port}"
+
+    @property
+    def model(self) -> str:
+        return MODEL
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self._capabilities
+
+    async def start(self, *, deadline_ms: int) -> None:
+        self._stopped.clear()
+        server = self._server = Server(self._network, self._routes(), entropy=self._entropy)
+        started = False
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                self._port = await server.start(self.settings.host, self.settings.port)
+                probe = Probe(self._client, self.address, MODEL)
+                self._capabilities = await probe.capabilities()
+            started = True
+        except (OSError, TimeoutError, WireError, NothingServed) as error:
+            raise EngineFailed(
+                reason=f"The echo engine did not start: {error}.",
+                log_tail="",
+                remedy="Choose another port for it, or 0 for any free one.",
+            ) from error
+        finally:
+            if not started:
+                await server.close(0)
+
+    async def stats(self) -> EngineStats:
+        ready = self._server is not None and not self._server.draining
+        return EngineStats(self._slots.running, self._slots.waiting, ready=ready)
+
+    async def wait_exit(self) -> EngineExit:
+        await self._stopped.wait()
+        return EngineExit(wanted=True, reason="stopped", log_tail="", remedy="")
+
+    async def stop(self, *, deadline_ms: int) -> None:
+        await self._client.close()
+        if self._server is not None:
+            await self._server.close(deadline_ms)
+        self._stopped.set()
+
+    def _routes(self) -> Routes:
+        routes = Routes()
+        routes.add("GET", "/health", self._health)
+        routes.add("GET", "/metrics", self._metrics)
+        routes.add("GET", "/v1/models", self._models)
+        routes.add("POST", "/v1/chat/completions", self._chat)
+        routes.add("POST", "/v1/completions", self._completions)
+        routes.add("POST", "/v1/embeddings", self._embeddings)
+        return routes
+
+    async def _health(self, _request: Request) -> Response:
+        return json_response(200, {"status": "ok"})
+
+    async def _models(self, _request: Request) -> Response:
+        return json_response(200, models_answer())
+
+    async def _metrics(self, _request: Request) -> Response:
+        page = Metrics()
+        page.gauge("penstock_echo_running", self._slots.running)
+        page.gauge("penstock_echo_waiting", self._slots.waiting)
+        return Response(200, page.render(), METRICS_HEADERS)
+
+    async def _chat(self, request: Request) -> Response | Stream:
+        return await self._answered(read_chat(request.body))
+
+    async def _completions(self, request: Request) -> Response | Stream:
+        return await self._answered(read_completion(request.body))
+
+    async def _embeddings(self, request: Request) -> Response:
+        answer = embeddings_answer(request.body)
+        await self._slots.take()
+        try:
+            return json_response(200, answer)
+        finally:
+            self._slots.give()
+
+    async def _answered(self, answer: Answer) -> Response | Stream:
+        # The slot is taken before the head is sent, so that a full engine answers 503.
+        await self._slots.take()
+        self._served += 1
+        answer_id = f"echo-{self._served}"
+        if answer.wants_stream:
+            return Stream(200, SSE_HEADERS, self._events(answer, answer_id))
+        try:
+            for _ in answer.tokens:
+                await asyncio.sleep(self.settings.token_ms / 1000)
+            return json_response(200, answer.whole(answer_id))
+        finally:
+            self._slots.give()
+
+    async def _events(self, answer: Answer, answer_id: str) -> AsyncIterator[bytes]:
+        """The server closes this when the client goes, which frees the slot at once."""
+        try:
+            for event in answer.opening(answer_id):
+                yield event
+            for token in answer.tokens:
+                await asyncio.sleep(self.settings.token_ms / 1000)
+                yield answer.delta(answer_id, token)
+            for event in answer.closing(answer_id):
+                yield event
+        finally:
+            self._slots.give()
+
+
+class Slots:
+    """Requests at once, and a bounded number that waits for its turn, first come first served."""
+
+    def __init__(self, *, slots_max: int, queue_max: int) -> None:
+        self.running = 0
+        self.waiting = 0
+        self._queue_max = queue_max
+        self._free = asyncio.Semaphore(slots_max)
+
+    async def take(self) -> None:
+        """Raises Refusal (503) when the queue is full."""
+        if self._free.locked() and self.waiting >= self._queue_max:
+            raise Refusal(
+                problem(503, "engine_full", "All slots and the queue are taken. Try again soon.")
+            )
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        self.running += 1
+
+    def give(self) -> None:
+        self.running -= 1
+        self._free.release()

@@ -1,0 +1,346 @@
+"""NatsBus: the Bus port on NATS JetStream (Events, Board) and core NATS (Ask).
+
+Events are one stream on disk, with a durable pull consumer for each group: explicit
+acknowledgement, redelivered after 30 s, without end. First deliveries come in order; one that was
+not acknowledged comes again after newer ones. The board is a key-value bucket (`nats kv` reads it).
+While the server is away publishes raise BusDown within their deadline, and the iterators wait and
+go on by themselves when it is back: nothing acknowledged is lost, some things come twice.
+"""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+from nats.aio.msg import Msg
+
+from penstock.adapters.nats_link import RETRY_WAIT_MS, NatsLink, NobodyThere, Refused, read_reply
+from penstock.adapters.nats_pull import pull
+from penstock.kit.bus_names import (
+    check_group,
+    check_message,
+    check_pattern,
+    check_prefix,
+    check_subject,
+)
+from penstock.kit.ports import Answer, BusDown, Delivery
+from penstock.kit.questions import Question, answering, question_queue
+
+EVENTS_STREAM = "PENSTOCK_EVENTS"
+BOARD_STREAM = "KV_PENSTOCK_BOARD"
+EVENTS_PREFIX = "events."
+BOARD_PREFIX = "$KV.PENSTOCK_BOARD."
+ASK_PREFIX = "ask."
+ANSWER_QUEUE = "answer"
+NANO = 1_000_000_000
+MIB = 1024 * 1024
+DUPLICATE_WINDOW_S = 120
+UNACKED_MAX = 256
+ATTEMPT_DEADLINE_MS = 2_000
+# A removal stays visible this long for those who were away; later ones notice by comparing.
+REMOVED_KEPT_S = 3600
+WATCH_FORGOTTEN_S = 30
+# err_code of JetStream: the stream exists and its operator configured it in another way.
+STREAM_DIFFERS = 10058
+REMOVED_HEADERS = {
+    "KV-Operation": "PURGE",
+    "Nats-Rollup": "sub",
+    "Nats-TTL": f"{REMOVED_KEPT_S}s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BusLimits:
+    """Bounds of the stores and deadlines of the calls. Streams that exist keep their bounds."""
+
+    events_bytes_max: int = 2048 * MIB
+    events_age_max_s: int = 7 * 86_400
+    board_bytes_max: int = 256 * MIB
+    open_deadline_ms: int = 15_000
+    publish_deadline_ms: int = 5_000
+    ack_wait_ms: int = 30_000
+
+
+class NatsBus:
+    """`async with NatsBus(url) as bus:`. The URL may name a token file; see NatsLink."""
+
+    def __init__(
+        self, url: str, *, name: str = "penstock", limits: BusLimits | None = None
+    ) -> None:
+        self._link = NatsLink(url, name=name)
+        self._limits = limits or BusLimits()
+
+    async def open(self) -> None:
+        """Connect and make the streams that are not there. Raises BusDown."""
+        await self._link.open(deadline_ms=self._limits.open_deadline_ms)
+        try:
+            async with asyncio.timeout(self._limits.open_deadline_ms / 1000):
+                while True:
+                    try:
+                        await self._ensure_streams()
+                    except Refused:
+                        raise
+                    except BusDown:
+                        await asyncio.sleep(RETRY_WAIT_MS / 1000)
+                    else:
+                        return
+        except TimeoutError as error:
+            await self._link.close()
+            raise BusDown("JetStream did not answer; is it enabled on the server?") from error
+        except Refused:
+            await self._link.close()
+            raise
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def losses_count(self) -> int:
+        """How often the connection was lost so far."""
+        return self._link.generation
+
+    async def publish(self, subject: str, data: bytes, *, event_id: str) -> None:
+        """Return once stored on disk. Raises BusDown (it may be stored all the same: repeat)."""
+        wire = EVENTS_PREFIX + check_subject(subject)
+        await self._store(wire, check_message(data), {"Nats-Msg-Id": event_id})
+
+    async def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
+        """Events for the durable `group`, from the oldest kept one when the group is new."""
+        pattern = check_pattern(subject)
+        digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
+        consumer = f"{check_group(group)}-{digest}"
+        while True:
+            await self._link.wait_up()
+            try:
+                await self._ensure_group(consumer, EVENTS_PREFIX + pattern)
+                async with aclosing(pull(self._link, EVENTS_STREAM, consumer)) as messages:
+                    async for message in messages:
+                        yield self._delivery(message)
+            except BusDown:
+                await self._recover()
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Set `key`; an empty value removes it. Raises BusDown."""
+        wire = BOARD_PREFIX + escape_key(check_subject(key))
+        await self._store(wire, check_message(value), {} if value else REMOVED_HEADERS)
+
+    async def watch(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+        """Keys strictly below the level `prefix`; after an outage all of them once more."""
+        level = check_prefix(prefix)
+        wire = BOARD_PREFIX + (escape_key(level) + "." if level else "") + ">"
+        known: set[str] = set()
+        while True:
+            await self._link.wait_up()
+            try:
+                async with aclosing(self._watch_once(wire, known)) as changes:
+                    async for change in changes:
+                        yield change
+            except BusDown:
+                await self._recover()
+
+    async def ask(self, subject: str, data: bytes, *, deadline_ms: int) -> bytes:
+        """The answer. Asks again only while nobody is there to hear it. Raises BusDown."""
+        wire = ASK_PREFIX + check_subject(subject)
+        check_message(data)
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + deadline_ms / 1000
+        while True:
+            left_ms = int((end_s - loop.time()) * 1000)
+            if left_ms <= 0:
+                raise BusDown(f"nobody answered {subject} in {deadline_ms} ms")
+            try:
+                return (await self._link.request(wire, data, deadline_ms=left_ms)).data
+            except NobodyThere:
+                await asyncio.sleep(min(left_ms, RETRY_WAIT_MS) / 1000)
+
+    @asynccontextmanager
+    async def answer(self, subject: str, handler: Answer) -> AsyncIterator[None]:
+        """Serve `subject` while open, several questions at a time; survives reconnects."""
+        questions = question_queue()
+
+        async def receive(message: Msg) -> None:
+            async def reply(data: bytes) -> None:
+                try:
+                    await self._link.send(message.reply, check_message(data))
+                except BusDown:
+                    pass  # The asker's deadline tells it.
+
+            if not questions.full():
+                questions.put_nowait(Question(message.data, reply))
+
+        wire = ASK_PREFIX + check_subject(subject)
+        subscription = await self._link.subscribe(wire, receive, queue=ANSWER_QUEUE)
+        try:
+            async with answering(questions, handler):
+                yield
+        finally:
+            await self._link.unsubscribe(subscription)
+
+    async def _store(self, wire: str, data: bytes, headers: dict[str, str]) -> None:
+        """Send until stored. Repeating is safe: events carry an id, a key keeps its last value."""
+        deadline_ms = self._limits.publish_deadline_ms
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                while True:
+                    try:
+                        read_reply(
+                            await self._link.request(
+                                wire, data, deadline_ms=ATTEMPT_DEADLINE_MS, headers=headers
+                            )
+                        )
+                    except Refused:
+                        raise
+                    except BusDown:
+                        await self._recover()
+                    else:
+                        return
+        except TimeoutError as error:
+            raise BusDown(f"not stored within {deadline_ms} ms") from error
+
+    def _delivery(self, message: Msg) -> Delivery:
+        async def ack() -> None:
+            try:
+                await self._link.send(message.reply, b"+ACK")
+            except BusDown:
+                pass  # Not acknowledged: it will be delivered once more.
+
+        return Delivery(
+            subject=message.subject.removeprefix(EVENTS_PREFIX),
+            data=message.data,
+            attempt=message.metadata.num_delivered,
+            ack=ack,
+        )
+
+    async def _watch_once(self, wire: str, known: set[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """One listing and the changes after it, until the line breaks; keeps `known` up to date."""
+        consumer, pending = await self._watch_consumer(wire)
+        missing = set(known)
+        if pending == 0:
+            for change in _forget(known, missing):
+                yield change
+        listing = pending > 0
+        async with aclosing(pull(self._link, BOARD_STREAM, consumer)) as messages:
+            async for message in messages:
+                key = unescape_key(message.subject.removeprefix(BOARD_PREFIX))
+                missing.discard(key)
+                if message.data:
+                    known.add(key)
+                    yield key, message.data
+                elif key in known:
+                    known.discard(key)
+                    yield key, b""
+                if listing and message.metadata.num_pending == 0:
+                    listing = False
+                    for change in _forget(known, missing):
+                        yield change
+
+    async def _ensure_group(self, consumer: str, wire: str) -> None:
+        config = {
+            "durable_name": consumer,
+            "filter_subject": wire,
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": self._limits.ack_wait_ms * 1_000_000,
+            "max_deliver": -1,
+            "max_ack_pending": UNACKED_MAX,
+        }
+        await self._link.call(
+            f"CONSUMER.DURABLE.CREATE.{EVENTS_STREAM}.{consumer}",
+            {"stream_name": EVENTS_STREAM, "config": config},
+            deadline_ms=ATTEMPT_DEADLINE_MS,
+        )
+
+    async def _watch_consumer(self, wire: str) -> tuple[str, int]:
+        """A consumer that lists the last value of each key and goes on; (name, keys to list)."""
+        config = {
+            "filter_subject": wire,
+            "deliver_policy": "last_per_subject",
+            "ack_policy": "none",
+            "inactive_threshold": WATCH_FORGOTTEN_S * NANO,
+            "mem_storage": True,
+        }
+        reply = await self._link.call(
+            f"CONSUMER.CREATE.{BOARD_STREAM}",
+            {"stream_name": BOARD_STREAM, "config": config},
+            deadline_ms=ATTEMPT_DEADLINE_MS,
+        )
+        return str(reply["name"]), int(reply["num_pending"])
+
+    async def _recover(self) -> None:
+        """After a failure: a short wait, and the streams again if the server lost its disk."""
+        await asyncio.sleep(RETRY_WAIT_MS / 1000)
+        try:
+            await self._ensure_streams()
+        except BusDown:
+            pass  # The caller's next try or its deadline will tell.
+
+    async def _ensure_streams(self) -> None:
+        events = {
+            "name": EVENTS_STREAM,
+            "subjects": [EVENTS_PREFIX + ">"],
+            "discard": "old",
+            "max_age": self._limits.events_age_max_s * NANO,
+            "max_bytes": self._limits.events_bytes_max,
+            "max_msgs_per_subject": -1,
+        }
+        board = {
+            "name": BOARD_STREAM,
+            "subjects": [BOARD_PREFIX + ">"],
+            "discard": "new",
+            "max_bytes": self._limits.board_bytes_max,
+            "max_msgs_per_subject": 1,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "allow_msg_ttl": True,
+            "deny_delete": True,
+        }
+        for own in (events, board):
+            await self._ensure_stream(own)
+
+    async def _ensure_stream(self, own: dict[str, Any]) -> None:
+        config = {
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": 1,
+            "duplicate_window": DUPLICATE_WINDOW_S * NANO,
+            **own,
+        }
+        try:
+            await self._link.call(
+                f"STREAM.CREATE.{own['name']}", config, deadline_ms=ATTEMPT_DEADLINE_MS
+            )
+        except Refused as error:
+            if error.code != STREAM_DIFFERS:
+                raise
+
+
+def _forget(known: set[str], missing: set[str]) -> list[tuple[str, bytes]]:
+    """Keys that went away while nobody looked: told as removals."""
+    known -= missing
+    return [(key, b"") for key in sorted(missing)]
+
+
+def escape_key(key: str) -> str:
+    """NATS keys have no ':', '+', '@', '~': those are written =XX, and '=' itself too."""
+    return re.sub(r"[:+@~=]", lambda match: f"={ord(match[0]):02X}", key)
+
+
+def unescape_key(key: str) -> str:
+    return unquote(key.replace("=", "%"))

@@ -1,0 +1,1 @@
+"""What callers and auditors use: the client, verification of receipts, and the audit of an epoch."""

@@ -1,0 +1,213 @@
+"""What the gateway answers when it does not answer the question, one class a reason.
+
+Each class knows its status and its stable code; the text says what happened, why, and what to do.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from penstock.kit.problem import problem
+from penstock.kit.wire.http import Headers, Response
+from penstock.spec.units import NANO_PER_USD
+
+KNOWN_NAMES_SHOWN_MAX = 20
+
+
+def usd(nano: int) -> str:
+    """nano-USD for people: every digit that counts, none that does not."""
+    whole, rest = divmod(nano, NANO_PER_USD)
+    digits = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"${whole}.{digits}"
+
+
+# eq=False keeps errors hashable: two errors are the same only if they are one object.
+@dataclass(eq=False, kw_only=True)
+class GatewayError(Exception):
+    """The root of every refusal of the gateway."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """The message for a person."""
+        raise NotImplementedError
+
+    def param_name(self) -> str | None:
+        """The field of the request that is at fault, if one is."""
+        return None
+
+    def extra_headers(self) -> Headers:
+        """Headers that belong to this answer, such as `retry-after`."""
+        return ()
+
+
+def answer_of(error: GatewayError, request_id: str) -> Response:
+    """The OpenAI envelope of an error; stock clients raise their own class by its status."""
+    return problem(
+        error.status,
+        error.code,
+        error.text(),
+        param=error.param_name(),
+        request_id=request_id,
+        headers=error.extra_headers(),
+    )
+
+
+@dataclass(eq=False, kw_only=True)
+class BadJson(GatewayError):
+    """The body is not JSON."""
+
+    status = 400
+    code = "invalid_json"
+    reason: str
+
+    def text(self) -> str:
+        return f"The body is not valid JSON: {self.reason}. Send one JSON object in UTF-8."
+
+
+@dataclass(eq=False, kw_only=True)
+class BadRequest(GatewayError):
+    """A field of the body is missing, of the wrong type, or out of its range."""
+
+    status = 400
+    code = "invalid_request"
+    reason: str
+    param: str | None = None
+
+    def text(self) -> str:
+        return self.reason
+
+    def param_name(self) -> str | None:
+        return self.param
+
+
+@dataclass(eq=False, kw_only=True)
+class BadKey(GatewayError):
+    """No key, or one that the ledger does not know."""
+
+    status = 401
+    code = "invalid_api_key"
+    given: bool
+
+    def text(self) -> str:
+        if not self.given:
+            return "There is no API key. Send `Authorization: Bearer sk-penstock-...`."
+        return "This API key is not known here. Check it, or make one with `penstock keys create`."
+
+
+@dataclass(eq=False, kw_only=True)
+class InsufficientFunds(GatewayError):
+    """The account cannot cover the most that this request may cost."""
+
+    status = 402
+    code = "insufficient_funds"
+    needed_nano: int
+    available_nano: int
+
+    def text(self) -> str:
+        return (
+            f"This request may cost up to {usd(self.needed_nano)} and the account has "
+            f"{usd(self.available_nano)} available. Add credit, or lower max_tokens."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelUnknown(GatewayError):
+    """No chute of this name or digest is on the board."""
+
+    status = 404
+    code = "model_not_found"
+    model: str
+    known: tuple[str, ...]
+
+    def text(self) -> str:
+        shown = ", ".join(self.known[:KNOWN_NAMES_SHOWN_MAX]) or "none yet"
+        return f"There is no model {self.model[:160]!r} here. Models: {shown}. See GET /v1/models."
+
+    def param_name(self) -> str | None:
+        return "model"
+
+
+@dataclass(eq=False, kw_only=True)
+class ReceiptUnknown(GatewayError):
+    """Neither this gateway nor the ledger has a record of this order."""
+
+    status = 404
+    code = "receipt_not_found"
+    order_id: str
+
+    def text(self) -> str:
+        return (
+            f"There is no receipt for {self.order_id[:80]!r}. The order id is in the answer's "
+            "x-penstock-order header; a receipt appears when its answer has ended."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class RateLimited(GatewayError):
+    """The key has too many requests at once, or too many in a short time."""
+
+    status = 429
+    code = "rate_limited"
+    what: str
+    limit: int
+    retry_after_s: int
+
+    def text(self) -> str:
+        return f"This key is limited to {self.limit} {self.what}. Try again in {self.retry_after_s} s."
+
+    def extra_headers(self) -> Headers:
+        return (("retry-after", str(self.retry_after_s)),)
+
+
+@dataclass(eq=False, kw_only=True)
+class NoCapacity(GatewayError):
+    """No instance of the chute can take the request now."""
+
+    status = 503
+    code = "no_capacity"
+    model: str
+    instances: int
+    refused: int
+
+    def text(self) -> str:
+        if not self.instances:
+            return f"No miner serves {self.model!r} at the moment. Try again soon."
+        return (
+            f"All {self.instances} instances of {self.model!r} are busy or resting after failures "
+            f"({self.refused} refused this request). Try again soon."
+        )
+
+    def extra_headers(self) -> Headers:
+        return (("retry-after", "1"),)
+
+
+@dataclass(eq=False, kw_only=True)
+class BooksBehind(GatewayError):
+    """The bus or the ledger does not answer and the request needs it."""
+
+    status = 503
+    code = "bus_down"
+    what: str
+
+    def text(self) -> str:
+        return f"{self.what} Nothing was charged. Try again soon."
+
+    def extra_headers(self) -> Headers:
+        return (("retry-after", "2"),)
+
+
+@dataclass(eq=False, kw_only=True)
+class MinerFailed(GatewayError):
+    """Every miner that was tried failed."""
+
+    status = 502
+    code = "miner_failed"
+    tries: int
+    reason: str
+
+    def text(self) -> str:
+        return f"{self.tries} miners were tried and failed ({self.reason}). Nothing was charged."
