@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +20,7 @@ BUSY = replace(IDLE, busy_us=2 * 4 * EPOCH_US * 8 // 10)
 STEADY = replace(IDLE, busy_us=2 * 4 * EPOCH_US // 2)
 
 
-def before(**changes: int) -> Target:
+def before(**changes: Any) -> Target:
     """A target of the epoch before: two wanted, two serving, steady."""
     base = Target(
         chute=chute_id(MANIFEST),
@@ -101,7 +102,7 @@ counts = st.integers(0, 1000)
 
 
 @given(counts, counts, st.integers(0, 10**12), st.integers(0, 20), counts, st.integers(0, 10**7))
-def test_targets_and_prices_stay_within_their_bounds(  # noqa: PLR0917 - drawn by hypothesis
+def test_targets_and_prices_stay_within_their_bounds(
     requests: int, refused: int, busy_us: int, serving: int, instances: int, price_ppm: int
 ) -> None:
     usage = Usage(requests, refused, busy_us, serving, 4)

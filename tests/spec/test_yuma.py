@@ -52,6 +52,42 @@ def test_every_measured_epoch_of_the_chain_comes_out_bit_for_bit() -> None:
         assert run_epoch(epoch_of(epoch["pre"])) == outcome_of(epoch["post"])
 
 
+CHAIN_NAMES = {
+    "stakes": "stake",
+    "weights": "W",
+    "bonds": "B",
+    "updated_blocks": "lu",
+    "registered_blocks": "reg",
+    "kappa_u16": "kappa",
+    "bonds_average_ppm": "bma",
+}
+"""What the measured files call the fields of an epoch."""
+
+CHAIN_EPOCH_6 = {
+    "C": [3430, 0, 0, 19843, 5109, 0, 0, 10565],
+    "I": [5475, 0, 0, 31670, 8155, 0, 0, 20234],
+    "D": [1579, 22096, 29577, 12281, 0, 0, 0, 0],
+    "Tv": [0, 38948, 28383, 10565, 0, 0, 0, 0],
+    "B": [
+        {"1": 16378, "4": 17886, "5": 6206, "6": 9505, "7": 5241},
+        {"0": 43690, "3": 43689, "4": 48306, "5": 32553, "6": 38723, "7": 33800},
+        {"0": 65535, "3": 65535, "4": 65535, "5": 43803, "6": 43885, "7": 29140},
+        {"1": 65535, "4": 53810, "5": 65535, "6": 65535, "7": 65535},
+        {},
+        {},
+        {},
+        {},
+    ],
+}
+
+
+def test_one_measured_epoch_that_travels_with_the_project_comes_out_bit_for_bit() -> None:
+    file = Path(__file__).parents[2] / "vectors" / "yuma" / "run_epoch" / "chain_epoch_6.json"
+    given = json.loads(file.read_text())["input"]
+    pre = {CHAIN_NAMES.get(name, name): value for name, value in given.items()}
+    assert run_epoch(epoch_of(pre)) == outcome_of(CHAIN_EPOCH_6)
+
+
 SMALL = Epoch(
     stakes=(300, 300, 400, 0, 0),
     permits=(True, True, True, False, False),

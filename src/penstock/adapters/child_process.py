@@ -5,6 +5,7 @@ can kill the whole group. The tether (see tether.py) makes it die with the paren
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -134,29 +135,26 @@ class ChildProcess:
         """Ask it to stop; after the deadline kill the whole group. Returns the exit status."""
         if self.status is None:
             self.send(self.command.stop_signal)
-            try:
+            # When the deadline passes, the group kill below is the answer.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline_ms / 1000):
                     await self._process.wait()
-            except TimeoutError:
-                pass  # The group kill below is the answer.
         return await self.kill()
 
     async def kill(self) -> int:
         """Kill the whole group at once and collect the exit status."""
-        try:
+        # Perhaps nobody is left (macOS says EPERM for a group of zombies).
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # Nobody is left (macOS says EPERM for a group of zombies).
         async with asyncio.timeout(KILL_DEADLINE_MS / 1000):
             return await self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
         """Signal the child itself; one that has already ended is left alone."""
         if self.status is None:
-            try:
+            # It may have ended a moment ago; wait() will say so.
+            with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
-            except ProcessLookupError:
-                pass  # It ended a moment ago and wait() will say so.
 
     def log_tail(self) -> str:
         return self._log_of_this_run()[-LOG_TAIL_BYTES_MAX:].decode(errors="replace")

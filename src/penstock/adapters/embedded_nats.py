@@ -5,7 +5,8 @@ the configuration file (both 0600), never in an argument or URL. Stores are boun
 
 Durability: `sync_interval: always` makes the server fsync each stored message before it answers,
 so an answered publish survives a power cut and not only a kill -9. Without it NATS flushes every
-two minutes, and a receipt is worth more than the fraction of a millisecond that the fsync costs.
+two minutes. On two cores of a virtual machine it costs half of the rate of one publisher (1600
+instead of 3100 events a second) and two thirds of that of fifty (3400 instead of 11500).
 """
 
 import asyncio
@@ -94,7 +95,8 @@ class NatsServer:
         """Return once the port accepts connections. Raises NotReady."""
         try:
             async with asyncio.timeout(deadline_ms / 1000):
-                while not await is_port_open(HOST, self.port):
+                # There is no event to await: the server is another process.
+                while not await is_port_open(HOST, self.port):  # noqa: ASYNC110 - polls a port
                     await asyncio.sleep(CHECK_EVERY_MS / 1000)
         except TimeoutError as error:
             raise NotReady(PROGRAM, deadline_ms, self.log) from error

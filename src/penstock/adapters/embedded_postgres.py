@@ -76,12 +76,15 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """For asyncpg and psql; it names the password file instead of the password."""
-        return f"postgresql://{USER}@{HOST}:{self.port}/{DATABASE}?passfile={quote(str(self.pgpass))}"
+        return (
+            f"postgresql://{USER}@{HOST}:{self.port}/{DATABASE}?passfile={quote(str(self.pgpass))}"
+        )
 
     @property
     def command(self) -> Command:
         """How the supervisor starts it. SIGINT is PostgreSQL's fast shutdown; SIGQUIT, sent when
-        the parent dies, its immediate one (the next start recovers from the log)."""
+        the parent dies, its immediate one (the next start recovers from the log).
+        """
         settings = {
             "listen_addresses": HOST,
             "port": str(self.port),
@@ -102,9 +105,7 @@ class PostgresServer:
 
         Raises ProgramMissing, ProgramFailed, FolderUnsafe, FolderInUse.
         """
-        self._install = await asyncio.to_thread(
-            find_install, uid=self._run_uid(), cache=self.cache
-        )
+        self._install = await asyncio.to_thread(find_install, uid=self._run_uid(), cache=self.cache)
         self.data.parent.mkdir(parents=True, exist_ok=True)
         password = self.entropy(PASSWORD_BYTES).hex()
         load_or_create_secret(self.pgpass, f"{HOST}:*:*:{USER}:{password}\n".encode())

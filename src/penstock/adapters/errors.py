@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(eq=False)
-class ChildExited(Exception):  # noqa: N818 - reads as a state at the call site
+class ChildExited(Exception):
     """A child process ended before it was ready."""
 
     program: str
@@ -24,7 +24,7 @@ class ChildExited(Exception):  # noqa: N818 - reads as a state at the call site
 
 
 @dataclass(eq=False)
-class NotReady(Exception):  # noqa: N818
+class NotReady(Exception):
     """A child process or server did not become ready before its deadline."""
 
     program: str
@@ -41,7 +41,7 @@ class NotReady(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class ProgramMissing(Exception):  # noqa: N818
+class ProgramMissing(Exception):
     """A program that an embedded server needs is not on this machine."""
 
     program: str
@@ -55,7 +55,7 @@ class ProgramMissing(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class ProgramFailed(Exception):  # noqa: N818
+class ProgramFailed(Exception):
     """A program that prepares a server ended with an error."""
 
     program: str
@@ -67,7 +67,7 @@ class ProgramFailed(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class FolderUnsafe(Exception):  # noqa: N818
+class FolderUnsafe(Exception):
     """A shared cache folder could have been written by somebody else."""
 
     folder: Path
@@ -80,7 +80,7 @@ class FolderUnsafe(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class FolderInUse(Exception):  # noqa: N818
+class FolderInUse(Exception):
     """Another live server still holds a data folder."""
 
     folder: Path
@@ -95,7 +95,7 @@ class FolderInUse(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class FileExposed(Exception):  # noqa: N818
+class FileExposed(Exception):
     """A secret file can be read by other users of this machine."""
 
     path: Path
@@ -109,7 +109,7 @@ class FileExposed(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class KeyFileInvalid(Exception):  # noqa: N818
+class KeyFileInvalid(Exception):
     """A key file does not hold a working key."""
 
     path: Path
@@ -123,7 +123,7 @@ class KeyFileInvalid(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class MigrationChanged(Exception):  # noqa: N818
+class MigrationChanged(Exception):
     """A migration that this database has already applied reads differently now."""
 
     package: str
@@ -138,7 +138,7 @@ class MigrationChanged(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class MigrationOrder(Exception):  # noqa: N818
+class MigrationOrder(Exception):
     """The numbers of a package's migrations do not run 1, 2, 3 ... , or some are missing."""
 
     package: str
@@ -155,7 +155,7 @@ class MigrationOrder(Exception):  # noqa: N818
 
 
 @dataclass(eq=False)
-class NameRefused(ValueError):  # noqa: N818
+class NameRefused(ValueError):
     """A file name that would leave its folder or clash with our temporary files."""
 
     name: str

@@ -6,6 +6,7 @@ no process names and cannot confuse a reused process number with the server.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -63,7 +64,6 @@ def first_pid(folder: Path) -> int | None:
 
 
 def kill_quietly(pid: int) -> None:
-    try:
+    """It may have left by itself meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # It left by itself.

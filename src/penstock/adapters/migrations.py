@@ -76,9 +76,7 @@ async def apply_migrations(
     return tuple(migration.number for migration in fresh)
 
 
-def _fresh(
-    package: str, migrations: list[Migration], applied: dict[int, str]
-) -> list[Migration]:
+def _fresh(package: str, migrations: list[Migration], applied: dict[int, str]) -> list[Migration]:
     """What is left to do, after checking that the past is still the past."""
     for migration in migrations[: len(applied)]:
         if applied.get(migration.number) != migration.sha256:

@@ -10,8 +10,8 @@ go on by themselves when it is back: nothing acknowledged is lost, some things c
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -45,7 +45,8 @@ ATTEMPT_DEADLINE_MS = 2_000
 # A removal stays visible this long for those who were away; later ones notice by comparing.
 REMOVED_KEPT_S = 3600
 WATCH_FORGOTTEN_S = 30
-# err_code of JetStream: the stream exists and its operator configured it in another way.
+# err_codes of JetStream.
+STREAM_MISSING = 10059
 STREAM_DIFFERS = 10058
 REMOVED_HEADERS = {
     "KV-Operation": "PURGE",
@@ -121,7 +122,7 @@ class NatsBus:
         wire = EVENTS_PREFIX + check_subject(subject)
         await self._store(wire, check_message(data), {"Nats-Msg-Id": event_id})
 
-    async def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
+    async def consume(self, subject: str, *, group: str) -> AsyncGenerator[Delivery, None]:
         """Events for the durable `group`, from the oldest kept one when the group is new."""
         pattern = check_pattern(subject)
         digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
@@ -141,7 +142,7 @@ class NatsBus:
         wire = BOARD_PREFIX + escape_key(check_subject(key))
         await self._store(wire, check_message(value), {} if value else REMOVED_HEADERS)
 
-    async def watch(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+    async def watch(self, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
         """Keys strictly below the level `prefix`; after an outage all of them once more."""
         level = check_prefix(prefix)
         wire = BOARD_PREFIX + (escape_key(level) + "." if level else "") + ">"
@@ -177,10 +178,9 @@ class NatsBus:
 
         async def receive(message: Msg) -> None:
             async def reply(data: bytes) -> None:
-                try:
+                # If the answer is lost, the asker's deadline tells it.
+                with suppress(BusDown):
                     await self._link.send(message.reply, check_message(data))
-                except BusDown:
-                    pass  # The asker's deadline tells it.
 
             if not questions.full():
                 questions.put_nowait(Question(message.data, reply))
@@ -216,10 +216,9 @@ class NatsBus:
 
     def _delivery(self, message: Msg) -> Delivery:
         async def ack() -> None:
-            try:
+            # If this is lost, the event is not acknowledged and comes once more.
+            with suppress(BusDown):
                 await self._link.send(message.reply, b"+ACK")
-            except BusDown:
-                pass  # Not acknowledged: it will be delivered once more.
 
         return Delivery(
             subject=message.subject.removeprefix(EVENTS_PREFIX),
@@ -228,7 +227,9 @@ class NatsBus:
             ack=ack,
         )
 
-    async def _watch_once(self, wire: str, known: set[str]) -> AsyncIterator[tuple[str, bytes]]:
+    async def _watch_once(
+        self, wire: str, known: set[str]
+    ) -> AsyncGenerator[tuple[str, bytes], None]:
         """One listing and the changes after it, until the line breaks; keeps `known` up to date."""
         consumer, pending = await self._watch_consumer(wire)
         missing = set(known)
@@ -286,10 +287,9 @@ class NatsBus:
     async def _recover(self) -> None:
         """After a failure: a short wait, and the streams again if the server lost its disk."""
         await asyncio.sleep(RETRY_WAIT_MS / 1000)
-        try:
+        # If that fails too, the caller's next try or its deadline will tell.
+        with suppress(BusDown):
             await self._ensure_streams()
-        except BusDown:
-            pass  # The caller's next try or its deadline will tell.
 
     async def _ensure_streams(self) -> None:
         events = {
@@ -315,6 +315,15 @@ class NatsBus:
             await self._ensure_stream(own)
 
     async def _ensure_stream(self, own: dict[str, Any]) -> None:
+        """Make the stream unless it is there; how its operator tuned it is then left alone."""
+        name = own["name"]
+        try:
+            await self._link.call(f"STREAM.INFO.{name}", {}, deadline_ms=ATTEMPT_DEADLINE_MS)
+        except Refused as error:
+            if error.code != STREAM_MISSING:
+                raise
+        else:
+            return
         config = {
             "retention": "limits",
             "storage": "file",
@@ -323,10 +332,9 @@ class NatsBus:
             **own,
         }
         try:
-            await self._link.call(
-                f"STREAM.CREATE.{own['name']}", config, deadline_ms=ATTEMPT_DEADLINE_MS
-            )
+            await self._link.call(f"STREAM.CREATE.{name}", config, deadline_ms=ATTEMPT_DEADLINE_MS)
         except Refused as error:
+            # Another station was first.
             if error.code != STREAM_DIFFERS:
                 raise
 

@@ -5,7 +5,7 @@ nats-py reconnects for ever with small waits. The link counts how often it was l
 """
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock.adapters.secret_file import read_secret
+from penstock.kit.log import events
 from penstock.kit.ports import BusDown
 
-log = logging.getLogger("penstock.nats")
+log = events("nats")
 
 RECONNECT_WAIT_MS = 100
 CONNECT_DEADLINE_MS = 2_000
@@ -47,7 +48,8 @@ class Refused(BusDown):
 
 class NatsLink:
     """url: nats://host:port, several separated by commas; `?token_file=/path` names a 0600 file
-    with the token, so that the secret is in no URL."""
+    with the token, so that the secret is in no URL.
+    """
 
     def __init__(self, url: str, *, name: str) -> None:
         self._servers, self._token_file = split_url(url)
@@ -138,10 +140,9 @@ class NatsLink:
             raise BusDown(f"could not subscribe to {subject}") from error
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        try:
+        # When the connection is gone, the subscription went with it.
+        with contextlib.suppress(nats.errors.Error, OSError):
             await subscription.unsubscribe()
-        except (nats.errors.Error, OSError):
-            pass  # The connection is gone and the subscription with it.
 
     def inbox(self) -> str:
         return self._opened().new_inbox()
@@ -159,7 +160,7 @@ class NatsLink:
     async def _on_error(self, error: Exception) -> None:
         self.errors_count += 1
         self._last_error = f"{type(error).__name__}: {error}"
-        log.debug("nats.error", extra={"reason": self._last_error})
+        log.debug("nats.error", reason=self._last_error)
 
     async def _on_lost(self) -> None:
         self._up.clear()
@@ -169,7 +170,7 @@ class NatsLink:
 
     async def _on_back(self) -> None:
         self._up.set()
-        log.info("nats.reconnected", extra={"generation": self.generation})
+        log.info("nats.reconnected", losses_count=self.generation)
 
 
 def split_url(url: str) -> tuple[list[str], Path | None]:
@@ -190,6 +191,7 @@ def read_reply(message: Msg) -> dict[str, Any]:
     except msgspec.MsgspecError as error:
         raise BusDown("JetStream answered something that is not JSON") from error
     if "error" in reply:
-        error = reply["error"]
-        raise Refused(error.get("err_code", error.get("code", 0)), error.get("description", ""))
+        refusal = reply["error"]
+        code = refusal.get("err_code", refusal.get("code", 0))
+        raise Refused(code, refusal.get("description", ""))
     return reply

@@ -6,7 +6,7 @@ when those stop, or the connection is lost, the iteration ends and the caller st
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import msgspec
 from nats.aio.msg import Msg
@@ -23,7 +23,7 @@ HEARTBEAT = "100"
 REQUEST_ENDED = frozenset({"404", "408"})
 
 
-async def pull(link: NatsLink, stream: str, consumer: str) -> AsyncIterator[Msg]:
+async def pull(link: NatsLink, stream: str, consumer: str) -> AsyncGenerator[Msg, None]:
     """Messages of an existing consumer; ends when it must be built or checked anew.
 
     Raises BusDown when nothing can be sent.
@@ -31,14 +31,10 @@ async def pull(link: NatsLink, stream: str, consumer: str) -> AsyncIterator[Msg]
     queue: asyncio.Queue[Msg | None] = asyncio.Queue(maxsize=QUEUE_MAX)
 
     async def receive(message: Msg) -> None:
-        # A reader that is behind needs no heartbeats, and they must not fill its queue. A message
-        # beyond the queue (there is never more credit than room) would come again after ack_wait.
-        if not queue.full() and not (status_of(message) == HEARTBEAT and not queue.empty()):
-            queue.put_nowait(message)
+        _enqueue(queue, message)
 
     def lose() -> None:
-        if not queue.full():
-            queue.put_nowait(None)
+        _enqueue(queue, None)
 
     generation = link.generation
     inbox = link.inbox()
@@ -77,6 +73,14 @@ async def _ask_for_batch(link: NatsLink, stream: str, consumer: str, inbox: str)
     wish = {"batch": BATCH_MAX, "expires": EXPIRES_NS, "idle_heartbeat": HEARTBEAT_NS}
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
     await link.send(subject, msgspec.json.encode(wish), reply=inbox)
+
+
+def _enqueue(queue: asyncio.Queue[Msg | None], message: Msg | None) -> None:
+    """A reader that is behind needs no heartbeats, and they must not fill its queue. There is never
+    more credit than room; what would not fit comes again after ack_wait."""
+    idle = status_of(message) == HEARTBEAT and not queue.empty()
+    if not idle and not queue.full():
+        queue.put_nowait(message)
 
 
 async def _next(queue: asyncio.Queue[Msg | None]) -> Msg | None:

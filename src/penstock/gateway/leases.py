@@ -14,11 +14,12 @@ import msgspec
 
 from penstock.gateway.errors import BadKey, BooksBehind, InsufficientFunds
 from penstock.kit.ports import Ask, BusDown, Clock
-from penstock.spec.params import Params
 
 LEASE_SUBJECT = "ledger.lease"
 EXPIRY_MARGIN_MS = 1_000
 """Nothing new is held in a lease's last second: the two clocks may differ."""
+RETURN_MS = 3_000
+"""A closed lease's money is back in its account within this time; until then a refusal is not final."""
 REFUSED_REST_MS = 5_000
 """After the ledger refused to extend a lease in the background it is left alone this long."""
 
@@ -68,6 +69,7 @@ class Payer:
     key_hash: str
     lease: Lease | None = None
     used_ms: int = 0
+    closed_ms: int = -RETURN_MS
     rest_until_ms: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -98,29 +100,26 @@ class Hold:
         self._leases.settled(self.payer, lease)
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """The numbers leases are kept by. `gateway` is the identity that asks."""
+
+    gateway: str
+    amount_nano: int
+    ttl_ms: int
+    ask_ms: int
+    idle_ms: int
+    payers_max: int
+
+
 class Leases:
     """All payers and their leases. `keep` is the loop that tops up, renews and gives back."""
 
-    def __init__(  # noqa: PLR0913 - ports
-        self,
-        *,
-        ask: Ask,
-        clock: Clock,
-        give_back: GiveBack,
-        params: Params,
-        gateway: str,
-        ask_ms: int,
-        idle_ms: int,
-        payers_max: int,
-    ) -> None:
+    def __init__(self, *, ask: Ask, clock: Clock, give_back: GiveBack, terms: LeaseTerms) -> None:
         self._ask = ask
         self._clock = clock
         self._give_back = give_back
-        self._params = params
-        self._gateway = gateway
-        self._ask_ms = ask_ms
-        self._idle_ms = idle_ms
-        self._payers_max = payers_max
+        self._terms = terms
         self._payers: OrderedDict[str, Payer] = OrderedDict()
         self._wanted = asyncio.Event()
 
@@ -160,12 +159,8 @@ class Leases:
             async with payer.lock:
                 hold = self._try_hold(payer, nano)
                 if hold is None:
-                    await self._extend(payer, nano)
-                    hold = self._try_hold(payer, nano)
-            if hold is None:
-                free = payer.lease.free_nano if payer.lease else 0
-                raise InsufficientFunds(needed_nano=nano, available_nano=max(0, free))
-        if hold.lease.free_nano < self._params.lease_amount_nano // 2:
+                    hold = await self._extend(payer, nano)
+        if hold.lease.free_nano < self._terms.amount_nano // 2:
             self._wanted.set()
         return hold
 
@@ -199,23 +194,29 @@ class Leases:
 
     def _try_hold(self, payer: Payer, nano: int) -> Hold | None:
         lease = payer.lease
-        if lease is None or self._clock.now_ms() > lease.expires_ms - EXPIRY_MARGIN_MS:
+        if lease is None or not self._is_live(lease):
             return None
         return Hold(self, payer, lease, nano) if lease.free_nano >= nano else None
 
-    async def _extend(self, payer: Payer, nano: int) -> None:
-        """Make room for a hold of `nano`: extend the lease, or open another when it has expired."""
+    async def _extend(self, payer: Payer, nano: int) -> Hold:
+        """A hold after the ledger extended the lease, or opened one if there was none."""
         self._drop_expired(payer)
         lease = payer.lease
-        missing = nano if lease is None else nano - lease.free_nano
-        answer = await self._question(
-            payer.key_hash,
-            lease_id="" if lease is None else lease.lease_id,
-            need_nano=max(0, missing),
-            free_nano=0 if lease is None else lease.free_nano,
-            needed_nano=nano,
-        )
-        self._take(payer, answer)
+        lease_id, free = ("", 0) if lease is None else (lease.lease_id, lease.free_nano)
+        missing = max(0, nano - free)
+        try:
+            answer = await self._question(payer.key_hash, lease_id=lease_id, need_nano=missing)
+            available = answer.granted_nano
+        except InsufficientFunds as error:
+            answer, available = None, error.available_nano + free
+        if answer is not None:
+            self._take(payer, answer)
+            hold = self._try_hold(payer, nano)
+            if hold is not None:
+                return hold
+        if self._clock.now_ms() - payer.closed_ms < RETURN_MS:
+            raise BooksBehind(what="This account's last lease is just being returned to it.")
+        raise InsufficientFunds(needed_nano=nano, available_nano=available)
 
     async def _tend(self, payer: Payer) -> bool:
         """One payer's upkeep; False when the ledger does not answer."""
@@ -224,12 +225,12 @@ class Leases:
         lease = payer.lease
         if lease is None:
             return True
-        if not lease.holds and now_ms - payer.used_ms >= self._idle_ms:
+        if not lease.holds and now_ms - payer.used_ms >= self._terms.idle_ms:
             self._retire(payer)
             return True
-        amount = self._params.lease_amount_nano
+        amount = self._terms.amount_nano
         low = lease.free_nano < amount // 2 and now_ms >= payer.rest_until_ms
-        ageing = lease.expires_ms - now_ms < self._params.lease_ttl_ms // 2
+        ageing = lease.expires_ms - now_ms < self._terms.ttl_ms // 2
         if not low and not ageing:
             return True
         try:
@@ -256,47 +257,39 @@ class Leases:
                 return
         self._take(payer, answer)
 
-    async def _question(  # noqa: PLR0913 - the question and what its refusal must say
-        self,
-        key_hash: str,
-        *,
-        lease_id: str,
-        need_nano: int,
-        free_nano: int = 0,
-        needed_nano: int = 0,
-    ) -> LeaseAnswer:
+    async def _question(self, key_hash: str, *, lease_id: str, need_nano: int) -> LeaseAnswer:
         question = msgspec.json.encode(
             {
-                "gateway": self._gateway,
+                "gateway": self._terms.gateway,
                 "key_hash": key_hash,
                 "lease_id": lease_id,
                 "need_nano": need_nano,
             }
         )
         try:
-            data = await self._ask.ask(LEASE_SUBJECT, question, deadline_ms=self._ask_ms)
+            data = await self._ask.ask(LEASE_SUBJECT, question, deadline_ms=self._terms.ask_ms)
             answer = msgspec.json.decode(data, type=LeaseAnswer)
         except (BusDown, msgspec.DecodeError) as error:
             raise BooksBehind(what="The ledger does not answer, so funds are unknown.") from error
         if answer.error == "unknown_key":
             raise BadKey(given=True)
         if answer.error == "insufficient_funds":
-            raise InsufficientFunds(
-                needed_nano=needed_nano, available_nano=answer.available_nano + free_nano
-            )
+            raise InsufficientFunds(needed_nano=need_nano, available_nano=answer.available_nano)
         if answer.error or not answer.account or not answer.lease_id:
             raise BooksBehind(what="The ledger's answer makes no sense, so funds are unknown.")
         return answer
 
     def _take(self, payer: Payer, answer: LeaseAnswer) -> None:
-        """Put an answer to use: the same lease grows, another one takes its place."""
+        """Put an answer to use: the same lease grows; of two leases the one with more stays."""
         lease = payer.lease
         if lease is not None and lease.lease_id == answer.lease_id:
             lease.granted_nano = answer.granted_nano
             lease.expires_ms = answer.expires_ms
             return
-        if lease is not None:
-            self._retire(payer)
+        if lease is not None and self._is_live(lease) and lease.free_nano >= answer.granted_nano:
+            self._give_back.lease_closed(answer.lease_id)
+            return
+        self._retire(payer)
         payer.lease = Lease(
             lease_id=answer.lease_id,
             granted_nano=answer.granted_nano,
@@ -306,18 +299,21 @@ class Leases:
     def _retire(self, payer: Payer) -> None:
         lease, payer.lease = payer.lease, None
         if lease is not None:
+            payer.closed_ms = self._clock.now_ms()
             lease.is_retired = True
             if not lease.holds:
                 self._give_back.lease_closed(lease.lease_id)
 
+    def _is_live(self, lease: Lease) -> bool:
+        return self._clock.now_ms() <= lease.expires_ms - EXPIRY_MARGIN_MS
+
     def _drop_expired(self, payer: Payer) -> None:
-        lease = payer.lease
-        if lease is not None and self._clock.now_ms() > lease.expires_ms - EXPIRY_MARGIN_MS:
+        if payer.lease is not None and self._clock.now_ms() > payer.lease.expires_ms:
             self._retire(payer)
 
     def _make_room(self) -> None:
         """Forget the payer that came first of those without holds, so that the cache is bounded."""
-        if len(self._payers) < self._payers_max:
+        if len(self._payers) < self._terms.payers_max:
             return
         for account, payer in self._payers.items():
             if payer.lease is None or not payer.lease.holds:

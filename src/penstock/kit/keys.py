@@ -55,7 +55,8 @@ class Ed25519Key:
 
     def sign_raw(self, message: bytes) -> bytes:
         """Sign the message itself: C2SP notes are signed so. A note is never 32 bytes long, so
-        that this signature cannot be taken for one over a digest."""
+        that this signature cannot be taken for one over a digest.
+        """
         assert len(message) != DIGEST_BYTES, "digests go to sign()"
         return self._private.sign(message)
 

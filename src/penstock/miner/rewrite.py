@@ -62,11 +62,12 @@ def prepare(
 ) -> Prepared:
     """The engine's request for an order. Raises RequestUnservable."""
     fields = _fields(body)
-    if bool(fields.get("stream")) is not order.stream:
+    is_embedding = order.path == EMBEDDINGS_PATH
+    if bool(fields.get("stream")) is not order.stream and not is_embedding:
         raise RequestUnservable("invalid_request", "stream is not what the order says.", "stream")
     _check_capabilities(order.path, fields, capabilities)
     fields["model"] = model
-    if order.path == EMBEDDINGS_PATH:
+    if is_embedding:
         return Prepared(body=_encode(fields), shows_usage=True, hidden=frozenset())
     _bound_answer(fields, order)
     _set_seed(fields, order, capabilities)

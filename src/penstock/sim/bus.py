@@ -7,7 +7,7 @@ the whole bus is deterministic; chance comes from the `Random` that is passed in
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -25,16 +25,22 @@ from penstock.kit.ports import Answer, BusDown, Delivery
 from penstock.kit.questions import Question, answering, question_queue
 
 DUPLICATE_WINDOW_S = 120
-EVENTS_MAX = 1_000_000
+EVENTS_MAX = 200_000
+CHANGES_MAX = 10_000
 UNACKED_MAX = 256
 ACK_WAIT_MS = 30_000
 PPM = 1_000_000
 
 
+# A key and its new value; None: list everything anew.
+_Change = tuple[str, bytes] | None
+
+
 @dataclass(frozen=True, slots=True)
 class BusFaults:
     """What goes wrong, and how often: `duplicate_ppm` of deliveries come twice; every call takes
-    up to `delay_ms_max`."""
+    up to `delay_ms_max`.
+    """
 
     rng: Random
     duplicate_ppm: int = 0
@@ -61,7 +67,8 @@ class _Group:
 
 class MemoryBus:
     """Set `down` to True to take the bus away (calls raise BusDown, iterators wait), False to
-    bring it back; what was stored is still there."""
+    bring it back; what was stored is still there.
+    """
 
     def __init__(
         self,
@@ -77,10 +84,9 @@ class MemoryBus:
         self._event_ids: OrderedDict[str, float] = OrderedDict()
         self._groups: dict[tuple[str, str], _Group] = {}
         self._board: dict[str, bytes] = {}
-        self._changes: dict[object, asyncio.Queue[str]] = {}
+        self._changes: dict[object, asyncio.Queue[_Change]] = {}
         self._servers: dict[str, deque[asyncio.Queue[Question]]] = {}
         self._down = False
-        self._outages = 0
         self._pulse = asyncio.Event()
 
     @property
@@ -89,9 +95,9 @@ class MemoryBus:
 
     @down.setter
     def down(self, value: bool) -> None:
-        if value and not self._down:
-            self._outages += 1
         self._down = value
+        for changes in self._changes.values() if value else ():
+            self._note(changes, None)
         self._wake()
 
     @property
@@ -117,7 +123,7 @@ class MemoryBus:
         self._published += 1
         self._wake()
 
-    async def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
+    async def consume(self, subject: str, *, group: str) -> AsyncGenerator[Delivery, None]:
         """Events for the durable `group`; several consumers of one group share them."""
         key = (check_group(group), check_pattern(subject))
         place = self._groups.setdefault(key, _Group(pattern=subject, next_number=0))
@@ -139,27 +145,28 @@ class MemoryBus:
         else:
             self._board.pop(key, None)
         for changes in self._changes.values():
-            changes.put_nowait(key)
+            self._note(changes, (key, bytes(value)))
 
-    async def watch(self, prefix: str) -> AsyncIterator[tuple[str, bytes]]:
+    async def watch(self, prefix: str) -> AsyncGenerator[tuple[str, bytes], None]:
         """Keys strictly below the level `prefix`; after an outage all of them once more."""
         level = check_prefix(prefix)
         known: set[str] = set()
         token = object()
         try:
             while True:
-                await self._wait_up()
-                outages = self._outages
-                changes = self._changes[token] = asyncio.Queue()
-                listing = [key for key in self._board if is_below(level, key)]
-                for key in (*listing, *sorted(known.difference(listing))):
-                    for change in self._change(known, key):
-                        yield change
-                while outages == self._outages:
-                    key = await self._next_change(changes)
-                    if is_below(level, key):
-                        for change in self._change(known, key):
-                            yield change
+                while self._down:
+                    await self._pulse.wait()
+                changes = self._changes[token] = asyncio.Queue(maxsize=CHANGES_MAX)
+                listing = {key: value for key, value in self._board.items() if is_below(level, key)}
+                for gone in sorted(known.difference(listing)):
+                    listing[gone] = b""
+                for key, value in listing.items():
+                    for told in _tell(known, key, value):
+                        yield told
+                while (change := await changes.get()) is not None:
+                    if is_below(level, change[0]):
+                        for told in _tell(known, *change):
+                            yield told
         finally:
             self._changes.pop(token, None)
 
@@ -204,10 +211,6 @@ class MemoryBus:
         if self._down:
             raise BusDown("the bus is down")
 
-    async def _wait_up(self) -> None:
-        while self._down:
-            await self._pulse.wait()
-
     async def _server_of(self, subject: str) -> asyncio.Queue[Question]:
         """The next server in turn; waits for one to appear (the asker's deadline is the bound)."""
         while True:
@@ -217,21 +220,6 @@ class MemoryBus:
                 servers.rotate(-1)
                 return servers[-1]
             await pulse.wait()
-
-    async def _next_change(self, changes: asyncio.Queue[str]) -> str:
-        """The next changed key; "" (below nothing but "") never comes: an outage wakes by a key."""
-        return await changes.get()
-
-    def _change(self, known: set[str], key: str) -> list[tuple[str, bytes]]:
-        """What a watcher that knows `known` is told about `key` as it stands now."""
-        value = self._board.get(key, b"")
-        if value:
-            known.add(key)
-        elif key in known:
-            known.discard(key)
-        else:
-            return []
-        return [(key, value)]
 
     def _take(self, place: _Group) -> _Event | None:
         """The next event for a group: one to deliver again, else the next new one."""
@@ -255,10 +243,8 @@ class MemoryBus:
         attempt = place.attempts[event.number]
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self._ack_wait_ms / 1000, self._again, place, event, attempt)
-        faults = self._faults
-        if faults is not None and attempt == 1:
-            if faults.rng.randrange(PPM) < faults.duplicate_ppm:
-                place.again.append(event)
+        if attempt == 1 and self._is_duplicated():
+            place.again.append(event)
 
         async def ack() -> None:
             if not self._down:
@@ -268,13 +254,36 @@ class MemoryBus:
 
         return Delivery(subject=event.subject, data=event.data, attempt=attempt, ack=ack)
 
+    def _is_duplicated(self) -> bool:
+        faults = self._faults
+        return faults is not None and faults.rng.randrange(PPM) < faults.duplicate_ppm
+
     def _again(self, place: _Group, event: _Event, attempt: int) -> None:
         """The wait for an acknowledgement is over: unless it came, deliver once more."""
         if place.attempts.get(event.number) == attempt:
             place.again.append(event)
             self._wake()
 
+    def _note(self, changes: asyncio.Queue[_Change], change: _Change) -> None:
+        """Tell one watcher. One that is too far behind lists everything anew instead."""
+        if changes.full():
+            while not changes.empty():
+                changes.get_nowait()
+            change = None
+        changes.put_nowait(change)
+
     def _wake(self) -> None:
         """Wake whoever waits for something to have changed."""
         pulse, self._pulse = self._pulse, asyncio.Event()
         pulse.set()
+
+
+def _tell(known: set[str], key: str, value: bytes) -> list[tuple[str, bytes]]:
+    """What a watcher that knows `known` hears; the removal of a key it never saw is no news."""
+    if value:
+        known.add(key)
+    elif key in known:
+        known.discard(key)
+    else:
+        return []
+    return [(key, value)]

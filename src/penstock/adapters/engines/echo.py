@@ -16,7 +16,7 @@ from penstock.adapters.engines.echo_answers import (
     read_chat,
     read_completion,
 )
-from penstock.adapters.engines.probe import NothingServed, Probe
+from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
 from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.errors import WireError
 from penstock.kit.metrics import Metrics
@@ -48,7 +48,7 @@ class Echo:
         self.settings = settings
         self._network = network
         self._entropy = entropy
-        self._client = HttpClient(network)
+        self._client = HttpClient(network, FRESH_LINKS)
         self._slots = Slots(slots_max=settings.slots_max, queue_max=settings.queue_max)
         self._served = 0
         self._server: Server | None = None

@@ -18,7 +18,7 @@ from penstock.adapters.engines.llamacpp_worker import (
     WorkerReady,
     WorkerSettings,
 )
-from penstock.adapters.engines.probe import NothingServed, Probe
+from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
 from penstock.adapters.errors import ChildExited, NotReady
 from penstock.kit.engine import (
     Capability,
@@ -29,13 +29,11 @@ from penstock.kit.engine import (
 )
 from penstock.kit.errors import WireError
 from penstock.kit.ports import Network
-from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.kit.wire.client import HttpClient
 
 STATS_DEADLINE_MS = 5_000
 DRAIN_CHECK_MS = 50
 TERMINATE_DEADLINE_MS = 5_000
-# llama.cpp closes a connection that rested for 5 s; ours are given up long before.
-CLIENT_LIMITS = ClientLimits(idle_max=2, idle_ms=1_000)
 
 _serial = itertools.count(1)  # two engines of one process must not share a log file
 
@@ -69,7 +67,7 @@ class LlamaCpp:
     ) -> None:
         self._model = model
         self._limits = limits
-        self._client = HttpClient(network, CLIENT_LIMITS)
+        self._client = HttpClient(network, FRESH_LINKS)
         self._env = {**env, "OMP_NUM_THREADS": str(limits.threads)}
         self._log = home / "logs" / f"{model.name}-{os.getpid()}-{next(_serial)}.log"
         self._child: ChildProcess | None = None
@@ -102,8 +100,10 @@ class LlamaCpp:
             started = True
         except TimeoutError as error:
             raise self._failed(f"was not ready after {deadline_ms} ms") from error
-        except (ChildExited, NotReady, WireError) as error:
+        except (ChildExited, NotReady) as error:
             raise self._failed("ended before it was ready") from error
+        except WireError as error:
+            raise self._failed(f"broke off during the test requests: {error}") from error
         except NothingServed as error:
             raise self._failed(f"answered no test request: {error.why}") from error
         finally:

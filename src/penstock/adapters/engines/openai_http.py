@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from urllib.parse import urldefrag
 
 from penstock.adapters.engines.gauges import parse_gauges
-from penstock.adapters.engines.probe import NothingServed, Probe, dig, parsed
+from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe, dig, parsed
 from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.errors import WireError
 from penstock.kit.ports import Network
-from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.kit.wire.client import HttpClient
 
 CALL_DEADLINE_MS = 10_000
 RETRY_MS = 250
 WATCH_EVERY_MS = 5_000
 MISSES_MAX = 3
-CLIENT_LIMITS = ClientLimits(idle_max=2, idle_ms=1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class OpenaiHttp:
         self._wanted = attachment.model
         self._model = attachment.model
         self._watch_every_ms = watch_every_ms
-        self._client = HttpClient(network, CLIENT_LIMITS)
+        self._client = HttpClient(network, FRESH_LINKS)
         self._capabilities: frozenset[Capability] = frozenset()
         self._stopped = asyncio.Event()
         self._why_not = "nothing answered"

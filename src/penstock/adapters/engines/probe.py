@@ -12,10 +12,13 @@ from typing import Any
 import msgspec
 
 from penstock.kit.engine import Capability
-from penstock.kit.wire.client import HttpClient, Reply
+from penstock.kit.wire.client import ClientLimits, HttpClient, Reply
 from penstock.kit.wire.http import JSON_HEADERS
 
 CALL_DEADLINE_MS = 60_000
+# llama.cpp promises keep-alive and closes all the same after a streamed answer, after any error and
+# after 5 s of rest, so a reused connection may die under a POST. On loopback a new one costs 0.1 ms.
+FRESH_LINKS = ClientLimits(idle_max=0)
 OTHER_SEEDS = (8, 9, 10)
 WEATHER_TOOL = {
     "type": "function",

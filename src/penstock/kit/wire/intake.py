@@ -6,24 +6,14 @@ grammar does not know: bounds, one `host`, only `chunked`, only versions 1.0 and
 """
 
 import enum
-from dataclasses import dataclass
 
 import httptools
 
 from penstock.kit.problem import problem
 from penstock.kit.wire.http import Response, merge_header, split_target
-
-HEADERS_MAX = 128
+from penstock.kit.wire.limits import IntakeLimits
 
 _ONCE = frozenset({b"host", b"authorization", b"content-type", b"content-length"})
-
-
-@dataclass(frozen=True, slots=True)
-class IntakeLimits:
-    """Bounds of what one connection may make us hold."""
-
-    head_bytes_max: int = 65_536
-    body_bytes_max: int = 8 << 20
 
 
 class Phase(enum.Enum):
@@ -130,7 +120,8 @@ class Intake:
             return  # a trailer: nothing of ours reads them
         self._head_bytes += len(name) + len(value) + 4
         self._header_count += 1
-        if self._head_bytes > self._limits.head_bytes_max or self._header_count > HEADERS_MAX:
+        limits = self._limits
+        if self._head_bytes > limits.head_bytes_max or self._header_count > limits.headers_max:
             raise _Refuse(_head_too_large(self._limits.head_bytes_max))
         headers = self._now.headers
         if name.lower() in _ONCE and name.lower() in headers:

@@ -1,0 +1,1 @@
+"""The command line: one command a file. It starts things and talks to them like anyone else."""

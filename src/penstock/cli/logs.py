@@ -1,0 +1,73 @@
+"""penstock logs: what the stations wrote."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from penstock.cli.errors import Stop
+from penstock.cli.home import Home
+from penstock.cli.options import home_option
+from penstock.cli.output import json_option, print_json
+
+TAIL_BYTES_MAX = 1 << 20
+FOLLOW_EVERY_S = 0.2
+
+
+@click.command()
+@click.argument("station", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing as lines come; Ctrl-C ends.")
+@click.option("-n", "--lines", default=50, show_default=True, help="How many lines of each log.")
+@home_option
+@json_option
+def logs(home: Home, *, station: str | None, follow: bool, lines: int, as_json: bool) -> None:
+    """Print the logs of all stations, or of one STATION (gateway, ledger, miner-1, postgres ...)."""
+    files = sorted(home.logs.glob("*.log"))
+    if station is not None:
+        names = [file.stem for file in files]
+        files = [file for file in files if file.stem == station]
+        if not files:
+            raise Stop(
+                f"no log of {station!r} in {home.logs}",
+                then=f"one of: {', '.join(names)}" if names else "penstock up",
+            )
+    if not files:
+        raise Stop(f"no logs in {home.logs}", then="penstock up")
+    if as_json:
+        print_json({file.stem: tail(file, lines) for file in files})
+        return
+    for file in files:
+        for line in tail(file, lines):
+            click.echo(f"{file.stem:12} {line}" if len(files) > 1 else line)
+    if follow:
+        for name, line in grow(files):
+            click.echo(f"{name:12} {line}" if len(files) > 1 else line)
+
+
+def tail(file: Path, lines: int) -> list[str]:
+    """The last lines of a file, without reading more than 1 MiB of it."""
+    with file.open("rb") as handle:
+        size = handle.seek(0, 2)
+        handle.seek(max(0, size - TAIL_BYTES_MAX))
+        text = handle.read().decode(errors="replace")
+    return text.splitlines()[-lines:] if lines > 0 else []
+
+
+def grow(files: list[Path]) -> Iterator[tuple[str, str]]:
+    """Lines as they are written, for ever; a file that was rotated is read from its beginning."""
+    places = {file: file.stat().st_size for file in files}
+    while True:
+        for file in files:
+            size = file.stat().st_size if file.exists() else 0
+            if size < places[file]:
+                places[file] = 0
+            if size > places[file]:
+                with file.open("rb") as handle:
+                    handle.seek(places[file])
+                    data = handle.read(size - places[file])
+                whole = data.rfind(b"\n") + 1
+                places[file] += whole
+                for line in data[:whole].decode(errors="replace").splitlines():
+                    yield file.stem, line
+        time.sleep(FOLLOW_EVERY_S)

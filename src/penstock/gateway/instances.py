@@ -1,0 +1,81 @@
+"""What this gateway has learned of one instance by using it: load, speed, and whether it rests.
+
+The breaker opens after three failures in a row, for 5 s, doubling to 30 s with each failure of the
+one trial that is let through when the rest is over (OpenRouter forgets outages after 30 s too).
+"""
+
+from dataclasses import dataclass
+
+from penstock.spec.messages import Offer
+from penstock.spec.routing import Candidate
+
+FAILURES_MAX = 3
+REST_MS_MIN = 5_000
+REST_MS_MAX = 30_000
+EWMA_OLD, EWMA_ALL = 7, 8
+"""A new measurement has one eighth of the weight."""
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """An instance by its present offer. `ewma_us_per_unit` is 0 until something was measured."""
+
+    offer: Offer
+    key: str
+    running: int = 0
+    ewma_us_per_unit: int = 0
+    failures: int = 0
+    rest_ms: int = 0
+    broken_until_ms: int = 0
+    is_trial: bool = False
+    """The breaker is half open and its one trial is running."""
+
+    def candidate(self, now_ms: int) -> Candidate:
+        """As the ranking sees it. A half-open breaker with its trial under way is still open."""
+        until_ms = now_ms + 1 if self.is_trial else self.broken_until_ms
+        return Candidate(
+            instance=self.offer.instance,
+            miner=self.offer.miner,
+            chute=self.offer.chute,
+            price=self.offer.price,
+            room=self.offer.room,
+            inflight=self.running,
+            ewma_us_per_unit=self.ewma_us_per_unit,
+            failures=self.failures,
+            broken_until_ms=until_ms,
+        )
+
+    def started(self) -> None:
+        """An order goes out to it."""
+        self.running += 1
+        if self.failures >= FAILURES_MAX:
+            self.is_trial = True
+
+    def succeeded(self, *, total_us: int, work: int) -> None:
+        """It answered completely: `work` units in `total_us`."""
+        self._ended()
+        self.failures = 0
+        self.rest_ms = 0
+        if work > 0:
+            pace = max(1, total_us // work)
+            old = self.ewma_us_per_unit or pace
+            self.ewma_us_per_unit = max(1, (old * EWMA_OLD + pace) // EWMA_ALL)
+
+    def failed(self, now_ms: int) -> bool:
+        """It failed an order; True when that opened the breaker."""
+        self._ended()
+        self.failures += 1
+        if self.failures < FAILURES_MAX:
+            return False
+        self.rest_ms = min(max(self.rest_ms * 2, REST_MS_MIN), REST_MS_MAX)
+        self.broken_until_ms = now_ms + self.rest_ms
+        return True
+
+    def ended(self) -> None:
+        """The order ended without saying anything about it (refused in time, client gone)."""
+        self._ended()
+
+    def _ended(self) -> None:
+        assert self.running > 0, "an order ends once"
+        self.running -= 1
+        self.is_trial = False

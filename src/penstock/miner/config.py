@@ -1,0 +1,119 @@
+"""The miner's configuration: one file, read once at start. Protocol numbers are not in it."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.miner.errors import ConfigInvalid
+from penstock.miner.policy import PricePolicy
+from penstock.spec.messages import Tier
+from penstock.spec.params import NETWORKS, Params
+from penstock.spec.units import PPM
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+"""An instance adds a number and 8 hex digits, and a bus key takes no dots."""
+
+
+class Deadlines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the miner waits, in ms. The whole of an order is bound by its own deadline."""
+
+    engine_start_ms: int = 600_000
+    """Weights may have to be read, and fetched before that."""
+    engine_idle_ms: int = 120_000
+    """From sending a request to the engine's first byte, and between two of its chunks."""
+    engine_stop_ms: int = 10_000
+    peer_ms: int = 2_000
+    """One question to the market."""
+    ledger_ms: int = 10_000
+    drain_ms: int = 30_000
+
+
+class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of everything that grows."""
+
+    body_bytes_max: int = 8 << 20
+    answer_bytes_max: int = 64 << 20
+    orders_max: int = 200_000
+    """Order ids that are remembered until their deadline, so that none is served twice."""
+    claims_max: int = 50_000
+
+
+class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file given to `--config`. The key stands in a file that only the miner can read.
+
+    `endpoint` is where gateways reach this miner, "" to make it of host and port. `chutes` are the
+    names (or ids) to serve; with `auto` the miner also picks what the market lacks. `delegation`
+    is the signed word of the key's owner, as JSON; null when the working key owns itself.
+    """
+
+    name: str
+    network: str
+    market_url: str
+    home: str
+    key_file: str
+    endpoint: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+    chutes: tuple[str, ...] = ()
+    auto: bool = False
+    instances_max: int = 4
+    price_share_ppm: int = PPM
+    follow_target: bool = True
+    operator: str = ""
+    """The operator's identity; empty trusts the market's word on first contact."""
+    tier: Tier = Tier.OPEN
+    delegation: dict[str, Any] | None = None
+    clock_skew_ms: int = 0
+    """Sets this miner's clock off the machine's, to drill what a wrong clock does."""
+    log_json: bool = True
+    deadlines: Deadlines = Deadlines()
+    bounds: Bounds = Bounds()
+
+    @property
+    def params(self) -> Params:
+        """The numbers of the network that is named."""
+        return NETWORKS[self.network]
+
+    @property
+    def prices(self) -> PricePolicy:
+        """What is asked of the market's reference price."""
+        return PricePolicy(share_ppm=self.price_share_ppm, follow_target=self.follow_target)
+
+
+def read_config(path: Path) -> MinerConfig:
+    """The configuration in this file. Raises ConfigInvalid."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigInvalid(place=str(path), reason=str(error)) from error
+    return parse_config(data, place=str(path))
+
+
+def parse_config(data: bytes, *, place: str) -> MinerConfig:
+    """The configuration that these bytes spell as JSON. Raises ConfigInvalid."""
+    try:
+        config = msgspec.json.decode(data, type=MinerConfig)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(place=place, reason=str(error)) from error
+    return check_config(config, place=place)
+
+
+def check_config(config: MinerConfig, *, place: str) -> MinerConfig:
+    """The same, when its values make sense together. Raises ConfigInvalid."""
+    if NAME.fullmatch(config.name) is None:
+        reason = "`name` takes 1 to 32 lower-case letters, digits and hyphens"
+    elif config.network not in NETWORKS:
+        reason = f"`network` is one of {', '.join(sorted(NETWORKS))}"
+    elif not config.market_url.startswith(("http://", "https://")):
+        reason = "`market_url` starts with http:// or https://"
+    elif not 0 <= config.price_share_ppm <= PPM:
+        reason = f"`price_share_ppm` is from 0 to {PPM}"
+    elif config.instances_max < 1:
+        reason = "`instances_max` is at least 1"
+    elif not config.chutes and not config.auto:
+        reason = "name a chute in `chutes`, or set `auto` to serve what the market lacks"
+    else:
+        return config
+    raise ConfigInvalid(place=place, reason=reason)

@@ -1,0 +1,74 @@
+"""A streamed answer as it leaves the miner: normalised events, checkpoints, and the receipt last.
+
+Pure but for the signing key: engine bytes in, bytes for the client out. However the engine's bytes
+are cut, the same bytes come out, so digest, events and units never depend on the network.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from penstock.kit.problem import problem
+from penstock.kit.sse import comment
+from penstock.miner.meter import Meter
+from penstock.miner.normalise import DONE, StreamReader
+from penstock.spec.canon import canonical, to_plain
+from penstock.spec.keys import Signed, Signer
+from penstock.spec.receipts import Outcome
+from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
+
+
+@dataclass(slots=True)
+class Transcript:
+    """One stream. Feed it the engine's bytes, then call `end` once."""
+
+    meter: Meter
+    reader: StreamReader
+    key: Signer
+    checkpoint_events: int
+    failed: bool = False
+    """The engine said that it failed; nothing after that counts."""
+
+    def feed(self, data: bytes, *, now_ms: int) -> bytes:
+        """What these engine bytes give the client, checkpoints included. Raises EventTooLarge."""
+        out: list[bytes] = []
+        for step in self.reader.feed(data):
+            if step.failed:
+                self.failed = True
+                break
+            self.meter.see(step)
+            if step.data:
+                out.append(self._sent(step.data, events=1, now_ms=now_ms))
+                if self.meter.events % self.checkpoint_events == 0:
+                    out.append(self._checkpoint(now_ms))
+        return b"".join(out)
+
+    def end(self, outcome: Outcome, *, now_ms: int, why: str = "") -> tuple[bytes, Signed]:
+        """(the last bytes, the signed receipt). `why` is shown to the client when it failed."""
+        last = b""
+        if outcome is Outcome.COMPLETE:
+            last = self._sent(DONE, events=1, now_ms=now_ms)
+        elif outcome is Outcome.MINER_FAILED:
+            last = self._sent(error_event(why), events=1, now_ms=now_ms)
+        receipt = self.meter.signed_receipt(outcome, self.key)
+        return last + comment(RECEIPT_COMMENT, signed_json(receipt)), receipt
+
+    def _checkpoint(self, now_ms: int) -> bytes:
+        signed = self.meter.signed_checkpoint(self.key)
+        return self._sent(comment(CHECKPOINT_COMMENT, signed_json(signed)), events=0, now_ms=now_ms)
+
+    def _sent(self, data: bytes, *, events: int, now_ms: int) -> bytes:
+        self.meter.send(data, events=events, now_ms=now_ms)
+        return data
+
+
+def signed_json(signed: Signed) -> bytes:
+    """The one spelling of a signed message, on one line."""
+    return canonical(to_plain(signed))
+
+
+def error_event(why: str) -> bytes:
+    """The error envelope as a data event: what a client sees when an answer breaks off."""
+    envelope: Any = msgspec.Raw(problem(502, "miner_failed", why).body)
+    return b"data: %b\n\n" % msgspec.json.encode(envelope)

@@ -1,0 +1,98 @@
+"""Makers for the tests of engines: worlds, and requests in OpenAI's dialect."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.adapters.engines.catalogue import EngineWorld
+from penstock.kit.engine import Engine
+from penstock.kit.sse import EventSplitter, event_data
+from penstock.kit.wire.client import HttpClient, Reply
+from penstock.kit.wire.http import JSON_HEADERS
+from penstock.kit.wire.sockets import Sockets
+
+DEADLINE_MS = 60_000
+
+
+def make_world(home: Path) -> EngineWorld:
+    """Real sockets; the worker processes get nothing of this process's environment but PATH."""
+    return EngineWorld(
+        network=Sockets(),
+        entropy=os.urandom,
+        home=home,
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+    )
+
+
+@dataclass(slots=True)
+class Caller:
+    """Sends requests to one engine. Each call dials anew, as other users would."""
+
+    engine: Engine
+
+    async def post(self, path: str, body: dict[str, Any] | bytes) -> Reply:
+        client = HttpClient(Sockets())
+        try:
+            return await client.call(
+                "POST",
+                self.engine.address + path,
+                headers=JSON_HEADERS,
+                body=self.filled(body),
+                deadline_ms=DEADLINE_MS,
+            )
+        finally:
+            await client.close()
+
+    async def get(self, path: str) -> Reply:
+        client = HttpClient(Sockets())
+        try:
+            return await client.call("GET", self.engine.address + path, deadline_ms=DEADLINE_MS)
+        finally:
+            await client.close()
+
+    async def chat(self, question: str, **fields: Any) -> dict[str, Any]:
+        """The whole answer to one question, greedy."""
+        reply = await self.post("/v1/chat/completions", chat_body(question, **fields))
+        assert reply.status == 200, reply.body
+        answer: dict[str, Any] = msgspec.json.decode(reply.body)
+        return answer
+
+    async def first_event(self, question: str, **fields: Any) -> bytes:
+        """Reads one chunk of a streamed answer, then hangs up."""
+        client = HttpClient(Sockets())
+        body = self.filled(chat_body(question, stream=True, **fields))
+        url = f"{self.engine.address}/v1/chat/completions"
+        async with client.open_stream(
+            "POST", url, headers=JSON_HEADERS, body=body, head_deadline_ms=DEADLINE_MS
+        ) as reply:
+            assert reply.status == 200
+            async for chunk in reply.chunks(idle_deadline_ms=DEADLINE_MS):
+                return chunk
+        raise AssertionError("the stream was empty")
+
+    def filled(self, body: dict[str, Any] | bytes) -> bytes:
+        if isinstance(body, bytes):
+            return body
+        return msgspec.json.encode({"model": self.engine.model, **body})
+
+
+def chat_body(question: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
+
+
+def text_of(answer: dict[str, Any]) -> str:
+    content = answer["choices"][0]["message"]["content"]
+    assert isinstance(content, str)
+    return content
+
+
+def data_events(body: bytes) -> list[bytes]:
+    """The data of each event of a streamed body, which must end with a complete event."""
+    splitter = EventSplitter()
+    events = [event_data(event) for event in splitter.feed(body)]
+    assert splitter.finish() == b""
+    return events
