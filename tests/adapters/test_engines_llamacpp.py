@@ -227,7 +227,7 @@ async def test_a_missing_file_is_named_before_anything_starts(tmp_path: Path) ->
 
 async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     engine = make_engine(tmp_path)
-    with pytest.raises(EngineFailed, match="not ready|ended before"):
+    with pytest.raises(EngineFailed, match=r"not ready|ended before"):
         await engine.start(deadline_ms=30)
     if engine._child is not None:
         assert engine._child.status is not None

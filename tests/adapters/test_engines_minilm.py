@@ -10,6 +10,7 @@ from tests.engine_makers import DEADLINE_MS, Caller, make_world
 from penstock.adapters.engines import minilm
 from penstock.adapters.engines.catalogue import build_engine
 from penstock.adapters.engines.gguf_tensors import Encoding
+from penstock.adapters.engines.model_files import digest_hex
 from penstock.kit.engine import Capability, EngineFailed, EngineLimits
 
 
@@ -21,7 +22,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_model_is_converted_once_under_the_digest_of_its_weights(home: Path) -> None:
     made = minilm.minilm_gguf(home)
     stamp = made.stat().st_mtime_ns
-    weights = minilm.digest_hex(minilm.weights_folder() / "model.safetensors")
+    weights = digest_hex(minilm.weights_folder() / "model.safetensors")
     assert weights[:16] in made.name
     assert minilm.minilm_gguf(home).stat().st_mtime_ns == stamp
     assert [path.name for path in home.iterdir()] == [made.name]

@@ -94,7 +94,7 @@ async def test_a_model_that_is_not_served_is_waited_for_and_then_named(host: Ech
 
 
 async def test_a_server_that_is_not_there_is_a_failure_with_a_command() -> None:
-    with pytest.raises(EngineFailed, match="curl http://127.0.0.1:9/v1/models"):
+    with pytest.raises(EngineFailed, match=r"curl http://127\.0\.0\.1:9/v1/models"):
         await attach("http://127.0.0.1:9").start(deadline_ms=400)
 
 

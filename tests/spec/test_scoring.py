@@ -91,15 +91,15 @@ def test_a_device_claimed_equally_goes_to_the_lowest_miner_then_instance() -> No
 
 
 def test_hardware_weighs_work_and_standby_and_an_unknown_name_is_the_reference() -> None:
-    assert hardware_ppm("h100") == 20 * hardware_ppm("cpu")
+    assert hardware_ppm("nvidia-h100") == 20 * hardware_ppm("cpu")
     assert hardware_ppm("quantum") == PPM
-    found = replace(NOTHING, presences=(presence("a", 10, hardware="h100"),))
+    found = replace(NOTHING, presences=(presence("a", 10, hardware="nvidia-h100"),))
     assert capacity(found, LOCAL) == {"a": 60 * SECOND_US}
 
 
 def test_mixed_hardware_weighs_by_its_beats() -> None:
     mixed = (
-        presence("a", 5, device="x", hardware="t4"),
+        presence("a", 5, device="x", hardware="nvidia-t4"),
         replace(presence("a", 5, device="y"), instance="a-2"),
     )
     found = replace(evidence(work("a", 40_000_000)), presences=mixed)
@@ -107,7 +107,7 @@ def test_mixed_hardware_weighs_by_its_beats() -> None:
 
 
 def test_hardware_that_was_never_seen_weighs_as_the_reference() -> None:
-    unseen = replace(presence("a", 0, hardware="b200"), beats_due=10)
+    unseen = replace(presence("a", 0, hardware="nvidia-b200"), beats_due=10)
     found = replace(evidence(work("a", 1_000_000)), presences=(unseen,))
     assert capacity(found, LOCAL) == {"a": SECOND_US}
 

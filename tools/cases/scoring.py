@@ -29,7 +29,7 @@ MARKET = Evidence(
     served=(Served("a", 12, 12), Served("b", 13, 12), Served("c", 14, 13)),
     presences=(
         PresenceSum("a", "a-1", "c1", "gpu-1", "cpu", 590, 600, 590),
-        PresenceSum("b", "b-1", "c1", "gpu-2", "h100", 600, 600, 300),
+        PresenceSum("b", "b-1", "c1", "gpu-2", "nvidia-h100", 600, 600, 300),
         PresenceSum("c", "c-1", "c1", "gpu-2", "cpu", 500, 600, 300),
         PresenceSum("d", "d-1", "c2", "gpu-3", "cpu", 7, 600, 7),
     ),

@@ -45,9 +45,8 @@ ATTEMPT_DEADLINE_MS = 2_000
 # A removal stays visible this long for those who were away; later ones notice by comparing.
 REMOVED_KEPT_S = 3600
 WATCH_FORGOTTEN_S = 30
-# err_codes of JetStream.
+# err_code of JetStream.
 STREAM_MISSING = 10059
-STREAM_DIFFERS = 10058
 REMOVED_HEADERS = {
     "KV-Operation": "PURGE",
     "Nats-Rollup": "sub",
@@ -317,12 +316,7 @@ class NatsBus:
     async def _ensure_stream(self, own: dict[str, Any]) -> None:
         """Make the stream unless it is there; how its operator tuned it is then left alone."""
         name = own["name"]
-        try:
-            await self._link.call(f"STREAM.INFO.{name}", {}, deadline_ms=ATTEMPT_DEADLINE_MS)
-        except Refused as error:
-            if error.code != STREAM_MISSING:
-                raise
-        else:
+        if await self._is_stream(name):
             return
         config = {
             "retention": "limits",
@@ -333,10 +327,19 @@ class NatsBus:
         }
         try:
             await self._link.call(f"STREAM.CREATE.{name}", config, deadline_ms=ATTEMPT_DEADLINE_MS)
-        except Refused as error:
-            # Another station was first.
-            if error.code != STREAM_DIFFERS:
+        except Refused:
+            # Another station may have made it meanwhile.
+            if not await self._is_stream(name):
                 raise
+
+    async def _is_stream(self, name: str) -> bool:
+        try:
+            await self._link.call(f"STREAM.INFO.{name}", {}, deadline_ms=ATTEMPT_DEADLINE_MS)
+        except Refused as error:
+            if error.code != STREAM_MISSING:
+                raise
+            return False
+        return True
 
 
 def _forget(known: set[str], missing: set[str]) -> list[tuple[str, bytes]]:

@@ -6,12 +6,14 @@ when those stop, or the connection is lost, the iteration ends and the caller st
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
 
 import msgspec
 from nats.aio.msg import Msg
 
 from penstock.adapters.nats_link import NatsLink
+from penstock.kit.ports import BusDown
 
 BATCH_MAX = 64
 QUEUE_MAX = 4 * BATCH_MAX
@@ -60,6 +62,7 @@ async def pull(link: NatsLink, stream: str, consumer: str) -> AsyncGenerator[Msg
     finally:
         forget()
         await link.unsubscribe(subscription)
+        await _hand_back(link, queue)
 
 
 def status_of(message: Msg | None) -> str:
@@ -75,9 +78,19 @@ async def _ask_for_batch(link: NatsLink, stream: str, consumer: str, inbox: str)
     await link.send(subject, msgspec.json.encode(wish), reply=inbox)
 
 
+async def _hand_back(link: NatsLink, queue: asyncio.Queue[Msg | None]) -> None:
+    """Refuse what was sent ahead and never read, so that the next consumer need not wait for it."""
+    while not queue.empty():
+        message = queue.get_nowait()
+        if message is not None and message.reply and status_of(message) == "":
+            with contextlib.suppress(BusDown):
+                await link.send(message.reply, b"-NAK")
+
+
 def _enqueue(queue: asyncio.Queue[Msg | None], message: Msg | None) -> None:
     """A reader that is behind needs no heartbeats, and they must not fill its queue. There is never
-    more credit than room; what would not fit comes again after ack_wait."""
+    more credit than room; what would not fit comes again after ack_wait.
+    """
     idle = status_of(message) == HEARTBEAT and not queue.empty()
     if not idle and not queue.full():
         queue.put_nowait(message)

@@ -33,13 +33,19 @@ class Key:
 
 
 class Ticket:
-    """One request that was let in: its place in the key's limit and its hold, ended together."""
+    """One request that was let in: its place in the key's limit and its hold, ended together.
 
-    __slots__ = ("hold", "key")
+    It belongs to the request's handler until somebody else takes it over (`hand_over`).
+    """
 
-    def __init__(self, key: Key, hold: Hold) -> None:
-        self.key = key
+    __slots__ = ("_admission", "_key", "hold", "is_settled", "is_with_handler")
+
+    def __init__(self, admission: "Admission", key: Key, hold: Hold) -> None:
+        self._admission = admission
+        self._key = key
         self.hold = hold
+        self.is_settled = False
+        self.is_with_handler = True
 
     @property
     def account(self) -> str:
@@ -49,10 +55,15 @@ class Ticket:
     def lease_id(self) -> str:
         return self.hold.lease.lease_id
 
+    def hand_over(self) -> None:
+        """The handler is no longer the one who settles it."""
+        self.is_with_handler = False
+
     def settle(self, charge_nano: int) -> None:
         """The request has ended and costs this. Once."""
         self.hold.settle(charge_nano)
-        self.key.running -= 1
+        self.is_settled = True
+        self._admission.left(self._key)
 
 
 class Admission:
@@ -65,6 +76,8 @@ class Admission:
         self._bounds = bounds
         self._keys: OrderedDict[str, Key] = OrderedDict()
         self._bad_until_ms: OrderedDict[str, int] = OrderedDict()
+        self.running = 0
+        """Requests that were let in and have not ended, over all keys."""
         self._locks = tuple(asyncio.Lock() for _ in range(LOCKS))
 
     async def key_of(self, secret: str) -> Key:
@@ -83,12 +96,10 @@ class Admission:
             return key if key is not None else await self._look_up(key_hash)
 
     def check_rate(self, key: Key) -> None:
-        """One request enters the key's limits; `Ticket.settle` or `leave` ends it. RateLimited."""
+        """May the key start one more request now? Takes it from the bucket. Raises RateLimited."""
         limits = self._limits
         if key.running >= limits.parallel_max:
-            raise RateLimited(
-                what="requests at once", limit=limits.parallel_max, retry_after_s=1
-            )
+            raise RateLimited(what="requests at once", limit=limits.parallel_max, retry_after_s=1)
         now_us = self._clock.mono_us()
         full = limits.burst_max * MICRO
         gained = (now_us - key.filled_us) * limits.requests_per_s
@@ -107,17 +118,21 @@ class Admission:
         """Limits, then money. Raises RateLimited, InsufficientFunds, BooksBehind, BadKey."""
         self.check_rate(key)
         key.running += 1
+        self.running += 1
         key.payer.key_hash = key.key_hash
         try:
             hold = await self._leases.hold(key.payer, hold_nano)
-        except BadKey:
-            key.running -= 1
-            self._refuse(key.key_hash)
+        except BaseException as error:
+            self.left(key)
+            if isinstance(error, BadKey):
+                self._refuse(key.key_hash)
             raise
-        except BaseException:
-            key.running -= 1
-            raise
-        return Ticket(key, hold)
+        return Ticket(self, key, hold)
+
+    def left(self, key: Key) -> None:
+        """One request of this key has ended."""
+        key.running -= 1
+        self.running -= 1
 
     def _known(self, key_hash: str) -> Key | None:
         until_ms = self._bad_until_ms.get(key_hash)

@@ -107,7 +107,9 @@ def parse_body(path: str, body: bytes) -> Call:
     if path == CHAT_PATH:
         chat = _decoded(_chat, body)
         if not chat.messages:
-            raise BadRequest(reason="messages is empty. Send at least one message.", param="messages")
+            raise BadRequest(
+                reason="messages is empty. Send at least one message.", param="messages"
+            )
         return _generation(path, chat, body, answers=_count("n", chat.n))
     if path == COMPLETIONS_PATH:
         completion = _decoded(_completion, body)
@@ -144,7 +146,9 @@ def _decoded(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
 
 def _generation(path: str, body: GenerationBody, raw: bytes, *, answers: int) -> Call:
     if answers > CHOICES_MAX:
-        raise BadRequest(reason=f"More than {CHOICES_MAX} answers are asked for at once.", param="n")
+        raise BadRequest(
+            reason=f"More than {CHOICES_MAX} answers are asked for at once.", param="n"
+        )
     asked = [
         _tokens(name, value)
         for name, value in (

@@ -99,6 +99,11 @@ class Directory:
             if one.offer.valid_until_ms >= now_ms
         ]
 
+    @property
+    def instances_count(self) -> int:
+        """How many offers are here, of all chutes."""
+        return len(self._instances)
+
     def sweep(self) -> None:
         """Forget offers that have been over for longer than their own life."""
         now_ms = self._clock.now_ms() - self._params.offer_ttl_ms
@@ -129,14 +134,14 @@ class Directory:
         if known is None:
             if len(self._instances) >= self._bounds.instances_max:
                 raise BadMessage(kind="offer", reason="the directory is full")
-            known = self._instances[key] = Instance(offer=offer, key=key)
+            known = self._instances[key] = Instance(offer=offer)
         elif known.offer.miner != offer.miner:
             self._remove_instance(key)
-            known = self._instances[key] = Instance(offer=offer, key=key)
+            known = self._instances[key] = Instance(offer=offer)
         elif offer.seq < known.offer.seq:
             raise BadMessage(kind="offer", reason="older than the one that is here")
-        self._serving.get(known.offer.chute, {}).pop(key, None)
-        known.offer = offer
+        self._unlist(known)
+        known.renewed(offer)
         self._serving.setdefault(offer.chute, {})[key] = known
 
     def _take_chute(self, key: str, value: bytes) -> None:
@@ -159,8 +164,11 @@ class Directory:
         known = self._instances.pop(key, None)
         if known is None:
             return
+        self._unlist(known)
+
+    def _unlist(self, known: Instance) -> None:
         serving = self._serving.get(known.offer.chute, {})
-        serving.pop(key, None)
+        serving.pop(known.offer.instance, None)
         if not serving:
             self._serving.pop(known.offer.chute, None)
 

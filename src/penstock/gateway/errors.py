@@ -108,6 +108,8 @@ class InsufficientFunds(GatewayError):
     available_nano: int
 
     def text(self) -> str:
+        if not self.needed_nano:
+            return "The account of this key has nothing available. Add credit."
         return (
             f"This request may cost up to {usd(self.needed_nano)} and the account has "
             f"{usd(self.available_nano)} available. Add credit, or lower max_tokens."
@@ -157,7 +159,9 @@ class RateLimited(GatewayError):
     retry_after_s: int
 
     def text(self) -> str:
-        return f"This key is limited to {self.limit} {self.what}. Try again in {self.retry_after_s} s."
+        return (
+            f"This key is limited to {self.limit} {self.what}. Try again in {self.retry_after_s} s."
+        )
 
     def extra_headers(self) -> Headers:
         return (("retry-after", str(self.retry_after_s)),)
@@ -210,4 +214,5 @@ class MinerFailed(GatewayError):
     reason: str
 
     def text(self) -> str:
-        return f"{self.tries} miners were tried and failed ({self.reason}). Nothing was charged."
+        tried = "The one miner that could be" if self.tries == 1 else f"All {self.tries} miners"
+        return f"{tried} tried failed ({self.reason}). Nothing was charged. Try again."

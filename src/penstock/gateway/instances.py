@@ -21,14 +21,25 @@ class Instance:
     """An instance by its present offer. `ewma_us_per_unit` is 0 until something was measured."""
 
     offer: Offer
-    key: str
     running: int = 0
+    ran: int = 0
+    """How many of our orders ran there when its offer came: they are not in the room it names."""
     ewma_us_per_unit: int = 0
     failures: int = 0
     rest_ms: int = 0
     broken_until_ms: int = 0
     is_trial: bool = False
     """The breaker is half open and its one trial is running."""
+
+    @property
+    def has_room(self) -> bool:
+        """More room, by its offer and what we have sent since."""
+        return self.running < self.offer.room + self.ran
+
+    def renewed(self, offer: Offer) -> None:
+        """A newer offer has come."""
+        self.offer = offer
+        self.ran = self.running
 
     def candidate(self, now_ms: int) -> Candidate:
         """As the ranking sees it. A half-open breaker with its trial under way is still open."""
@@ -38,7 +49,7 @@ class Instance:
             miner=self.offer.miner,
             chute=self.offer.chute,
             price=self.offer.price,
-            room=self.offer.room,
+            room=self.offer.room + self.ran,
             inflight=self.running,
             ewma_us_per_unit=self.ewma_us_per_unit,
             failures=self.failures,

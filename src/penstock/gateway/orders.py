@@ -32,9 +32,7 @@ class Ceilings:
 
     def charge_max(self, price: Price) -> int:
         """nano-USD at this price."""
-        return charge_ceiling(
-            price, prompt_max=self.prompt_max, completion_max=self.completion_max
-        )
+        return charge_ceiling(price, prompt_max=self.prompt_max, completion_max=self.completion_max)
 
 
 def ceilings(call: Call, limits: Limits) -> Ceilings:

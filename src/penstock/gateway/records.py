@@ -91,9 +91,7 @@ class Recorder:
             while self._parcels:
                 parcel = self._parcels[0]
                 try:
-                    await self._bus.publish(
-                        parcel.subject, parcel.data, event_id=parcel.event_id
-                    )
+                    await self._bus.publish(parcel.subject, parcel.data, event_id=parcel.event_id)
                 except BusDown as error:
                     failures += 1
                     if failures == 1:

@@ -4,7 +4,9 @@ Every signature is checked here, before any lock is taken. Whatever is forged, m
 place raises Rejected with one word of reason; nothing that comes in over the bus is fatal.
 """
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -12,6 +14,8 @@ import msgspec
 
 from penstock.kit.ports import Verify
 from penstock.ledger.errors import Rejected
+from penstock.ledger.state import EntryKey, Wanted
+from penstock.spec.books import OPERATOR
 from penstock.spec.canon import to_plain
 from penstock.spec.entries import Entry, EntryKind, Row, leaf_bytes, row_of
 from penstock.spec.errors import SpecError
@@ -22,7 +26,6 @@ from penstock.spec.receipts import Judgement, Record, judge, parse_record
 
 EVENT_BYTES_MAX = 1 << 20
 RECORD_BYTES_MAX = 1 << 16
-ENTRY_ID_CHARS_MAX = 256
 ORDER_ID = re.compile(r"o-[0-9a-f]{32}")
 LEASE_ID = re.compile(r"l-[0-9a-f]{32}")
 ENTRY_ID = re.compile(r"[!-~]{1,256}")
@@ -56,6 +59,11 @@ class Judged:
     def order_id(self) -> str:
         """The record's id in the log."""
         return self.row.order_id
+
+    @property
+    def dispute_id(self) -> str:
+        """The id under which it is logged if its order has another record already."""
+        return f"{self.row.order_id}/{hashlib.sha256(self.leaf).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +210,28 @@ def _check_word(kind: EntryKind, signed: Signed, rules: Rules) -> None:
         raise Rejected("not_the_market", signed.signer[:80])
 
 
-def order_ids(arrivals: list[Arrival]) -> list[str]:
-    """The orders that records among these are about."""
-    return [one.order_id for one in arrivals if isinstance(one, Judged)]
-
-
-def lease_ids(arrivals: list[Arrival]) -> list[str]:
-    """The leases that these name."""
-    found = []
+def wanted_for(arrivals: Sequence[Arrival]) -> Wanted:
+    """What deciding on these needs to see."""
+    entries: list[EntryKey] = []
+    leases, gateways, orders = [], [], []
     for one in arrivals:
         match one:
-            case Judged() | LeaseClosing():
-                found.append(one.lease_id)
+            case Judged():
+                entries.append((EntryKind.RECORD, one.order_id))
+                entries.append((EntryKind.DISPUTE, one.dispute_id))
+                orders.append(one.order_id)
+                leases.append(one.lease_id)
+            case LeaseClosing():
+                leases.append(one.lease_id)
+                gateways.append(one.gateway)
             case MarketWord():
-                pass
+                entries.append((one.kind, one.entry_id))
             case _:
                 assert_never(one)
-    return [lease_id for lease_id in found if lease_id]
+    return Wanted(
+        entries=tuple(entries),
+        accounts=(OPERATOR,),
+        leases=tuple(sorted({lease for lease in leases if lease})),
+        leases_of=tuple(sorted({gateway for gateway in gateways if gateway})),
+        claims=tuple(orders),
+    )

@@ -48,7 +48,6 @@ from penstock.spec.entries import Close, Entry, EntryKind, Row, leaf_bytes
 from penstock.spec.errors import IdReused
 from penstock.spec.messages import Settlement
 from penstock.spec.params import Params
-from penstock.spec.receipts import record_digest
 
 
 class Fate(Enum):
@@ -165,9 +164,7 @@ class Draft:
         logged = self.find(key)
         if logged is not None:
             return self._repeat(judged, logged.leaf)
-        self.append_leaf(
-            Appending(kind=key[0], entry_id=key[1], leaf=judged.leaf, row=judged.row)
-        )
+        self.append_leaf(Appending(kind=key[0], entry_id=key[1], leaf=judged.leaf, row=judged.row))
         if judged.order_id in self.view.claims or judged.order_id in self._claims:
             self._claims_over.append(judged.order_id)
             self._claims.pop(judged.order_id, None)
@@ -177,7 +174,7 @@ class Draft:
         """The same again is nothing; another record of one order is logged, and moves no money."""
         if leaf == judged.leaf:
             return Fate.DUPLICATE
-        entry_id = f"{judged.order_id}/{record_digest(judged.record)[:32]}"
+        entry_id = judged.dispute_id
         if self.find((EntryKind.DISPUTE, entry_id)) is not None:
             return Fate.DUPLICATE
         body = to_plain(judged.record)
@@ -310,8 +307,10 @@ class Draft:
         self._epochs[number + 1] = self.epoch
         return closed
 
-    def settle(self, state: EpochState, settlement: Settlement, *, signed: dict[str, Any]) -> None:
-        """Log the signed settlement and pay the epoch's pool out."""
+    def settle(
+        self, state: EpochState, settlement: Settlement, *, signed: dict[str, Any]
+    ) -> EpochState:
+        """Log the signed settlement and pay the epoch's pool out; returns the epoch's state."""
         entry_id = f"settlement/{settlement.epoch}"
         seq = self.append(Entry(kind=EntryKind.SETTLEMENT, entry_id=entry_id, body=signed))
         amounts = [(POOL, -settlement.pool_nano), (RESERVE, settlement.reserve_nano)]
@@ -319,4 +318,6 @@ class Draft:
         legs = tuple(Leg(account=name, amount_nano=nano) for name, nano in amounts if nano)
         if legs:
             self.post(Post(id=entry_id, legs=legs))
-        self.set_epoch(replace(state, settled_seq=seq))
+        settled = replace(state, settled_seq=seq)
+        self.set_epoch(settled)
+        return settled

@@ -43,9 +43,7 @@ from penstock.spec.log import Frontier, Node, leaf_hash
 Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 _LEASE = "lease_id, gateway, account, granted_nano, grants, opened_ms, expires_ms, is_open"
-_EPOCH = (
-    "epoch, first_seq, close_seq, closed_ms, published_ms, settled_seq, is_done, pool_nano"
-)
+_EPOCH = "epoch, first_seq, close_seq, closed_ms, published_ms, settled_seq, is_done, pool_nano"
 _ENTRY = "seq, epoch, kind, entry_id, leaf, row_json"
 _read_row = msgspec.json.Decoder(Row).decode
 _KINDS: Mapping[type, str] = {

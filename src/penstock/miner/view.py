@@ -32,16 +32,26 @@ class MarketView:
 
 
 def read_view(
-    targets: Mapping[str, Any], miners: Mapping[str, Any], *, verify: Verify
+    targets: Mapping[str, Any],
+    miners: Mapping[str, Any],
+    *,
+    known: Mapping[str, Manifest],
+    verify: Verify,
 ) -> MarketView:
-    """From the answers of `/v1/targets` and `/v1/miners`; entries that do not hold are left out."""
+    """From the answers of `/v1/targets` and `/v1/miners`; entries that do not hold are left out.
+
+    `known` are manifests by chute that were checked before: an id is a digest, so they still hold.
+    """
     servers = _servers(miners)
     chutes: list[ChuteView] = []
     price_ppm: dict[str, int] = {}
     for value in _list(targets.get("chutes"))[:CHUTES_MAX]:
         listed = value if isinstance(value, dict) else {}
-        chute, manifest = listed.get("chute"), _manifest(listed, verify)
-        if manifest is None or not isinstance(chute, str):
+        chute = listed.get("chute")
+        if not isinstance(chute, str):
+            continue
+        manifest = known.get(chute) or _manifest(listed, verify)
+        if manifest is None:
             continue
         target = listed.get("target")
         wanted, multiplier = _target(target if isinstance(target, dict) else {})

@@ -57,7 +57,7 @@ class PipeEnd(asyncio.Transport):
 
     # The transport interface.
 
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+    def write(self, data: "bytes | bytearray | memoryview[Any]") -> None:
         """Send; beyond the high-water mark the protocol is told to pause."""
         if self._ended:
             raise RuntimeError("cannot write after write_eof()")

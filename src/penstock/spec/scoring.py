@@ -23,15 +23,15 @@ REFERENCE_PPM = 1_000_000
 
 HARDWARE_PPM: Mapping[str, int] = {
     "cpu": REFERENCE_PPM,
-    "t4": 2_000_000,
-    "l4": 3_000_000,
-    "a10": 4_000_000,
-    "rtx-4090": 6_000_000,
-    "l40s": 9_000_000,
-    "a100": 12_000_000,
-    "h100": 20_000_000,
-    "h200": 25_000_000,
-    "b200": 40_000_000,
+    "nvidia-t4": 2_000_000,
+    "nvidia-l4": 3_000_000,
+    "nvidia-a10": 4_000_000,
+    "nvidia-rtx-4090": 6_000_000,
+    "nvidia-l40s": 9_000_000,
+    "nvidia-a100": 12_000_000,
+    "nvidia-h100": 20_000_000,
+    "nvidia-h200": 25_000_000,
+    "nvidia-b200": 40_000_000,
 }
 """What an hour of a device is worth next to an hour of the reference. The table is closed: a name
 that is not in it weighs as the reference. The market writes a dearer name into the roll only for

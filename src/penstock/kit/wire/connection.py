@@ -6,7 +6,7 @@ cancels the exchange that runs for it.
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 from penstock.kit.errors import ReaderStalled
 from penstock.kit.problem import Refusal, problem
@@ -80,11 +80,10 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the high-water mark and wait for a head; refuse when there is no room."""
-        assert isinstance(transport, asyncio.Transport)
         limits = self._server.limits
-        self._transport = transport
-        self._out = Outlet(transport, stall_deadline_ms=limits.stall_deadline_ms)
-        transport.set_write_buffer_limits(high=limits.write_bytes_high)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
+        self._out = Outlet(self._transport, stall_deadline_ms=limits.stall_deadline_ms)
+        self._transport.set_write_buffer_limits(high=limits.write_bytes_high)
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if self._server.admit(self):
@@ -177,22 +176,30 @@ class ServerProtocol(asyncio.Protocol):
             self._request_id,
         )
         try:
+            keep = await self._answer(arrived, request)
+        except ReaderStalled:
+            self._transport.abort()
+            return
+        except asyncio.CancelledError:
+            self._transport.abort()  # also when the handler cancelled itself: nobody will answer
+            raise
+        self._task = None
+        self._after(keep=keep)
+
+    async def _answer(self, arrived: Arrived, request: Request) -> bool:
+        """Run the handler and write its answer; returns whether the connection can be kept."""
+        try:
             answer = await self._server.handler(request)
         except Refusal as refusal:
             answer = refusal.response
         keep = arrived.keep_alive and not self._server.draining
         out = self._out
-        try:
-            if isinstance(answer, Response):
-                out.send(arrived, answer, request_id=self._request_id, keep=keep)
-            else:
-                keep = await out.pump(arrived, answer, request_id=self._request_id, keep=keep)
-            await out.drained()
-        except ReaderStalled:
-            self._transport.abort()
-            return
-        self._task = None
-        self._after(keep=keep)
+        if isinstance(answer, Response):
+            out.send(arrived, answer, request_id=request.request_id, keep=keep)
+        else:
+            keep = await out.pump(arrived, answer, request_id=request.request_id, keep=keep)
+        await out.drained()
+        return keep
 
     def _after(self, *, keep: bool) -> None:
         """The exchange is answered: the next one, or wait, or close."""

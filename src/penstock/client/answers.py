@@ -1,0 +1,150 @@
+"""An answer as it comes: the bytes are hashed and compared with what the miner and the gateway sign.
+
+The stream's digest covers everything before the receipt comment; checkpoints on the way are
+checked against the bytes so far, so a stream that departs from what is signed is refused at once
+and not at its end.
+"""
+
+import hashlib
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from penstock.client.errors import BadAnswer
+from penstock.kit.sse import EventSplitter, event_data, parse_comment
+from penstock.spec.errors import SpecError
+from penstock.spec.keys import Signed, Verify, open_signed, parse_signed, signed_digest
+from penstock.spec.receipts import Countersign, Receipt
+from penstock.spec.stream import (
+    CHECKPOINT_COMMENT,
+    COUNTERSIGN_COMMENT,
+    RECEIPT_COMMENT,
+    Checkpoint,
+)
+
+DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """What stands under an answer. Both are None when the other side does not sign."""
+
+    receipt: Receipt | None
+    countersign: Countersign | None
+
+
+class StreamCheck:
+    """Feed it the body of a streamed answer; it hands out the data events and checks the rest."""
+
+    def __init__(self, verify: Verify) -> None:
+        self._verify = verify
+        self._splitter = EventSplitter()
+        self._hash = hashlib.sha256()
+        self._body_bytes = 0
+        self._receipt: Signed | None = None
+        self._countersign: Signed | None = None
+
+    def feed(self, chunk: bytes) -> list[Any]:
+        """The decoded data events this chunk completes, without `[DONE]`. Raises BadAnswer."""
+        found = []
+        for event in self._splitter.feed(chunk):
+            said = parse_comment(event)
+            if said is not None:
+                self._take_comment(*said)
+            if said is None or said[0] not in {RECEIPT_COMMENT, COUNTERSIGN_COMMENT}:
+                self._count(event)
+            data = event_data(event)
+            if data and data != DONE:
+                found.append(decode(data))
+        return found
+
+    def finish(self) -> Signatures:
+        """What is signed under the whole stream. Raises BadAnswer when it does not hold."""
+        digest = self._hash.hexdigest()
+        return check_signatures(
+            self._receipt, self._countersign, digest=digest, verify=self._verify
+        )
+
+    def _count(self, event: bytes) -> None:
+        if self._receipt is None:
+            self._hash.update(event)
+            self._body_bytes += len(event)
+
+    def _take_comment(self, name: str, payload: bytes) -> None:
+        if name == CHECKPOINT_COMMENT:
+            self._check_checkpoint(_signed(decode(payload)))
+        elif name == RECEIPT_COMMENT:
+            self._receipt = _signed(decode(payload))
+        elif name == COUNTERSIGN_COMMENT:
+            self._countersign = _signed(decode(payload))
+
+    def _check_checkpoint(self, signed: Signed) -> None:
+        try:
+            checkpoint = open_signed(Checkpoint, signed, kind="checkpoint", verify=self._verify)
+        except SpecError as error:
+            raise BadAnswer(f"a checkpoint does not hold ({error})") from error
+        seen = (self._body_bytes, self._hash.hexdigest())
+        if (checkpoint.body_bytes, checkpoint.digest) != seen:
+            raise BadAnswer("a checkpoint is signed over other bytes")
+
+
+def check_whole(body: bytes, *, receipt: str, countersign: str, verify: Verify) -> Signatures:
+    """The same for an answer that came whole, with its signatures in headers (base64url JSON)."""
+    digest = hashlib.sha256(body).hexdigest()
+    return check_signatures(
+        _from_header(receipt), _from_header(countersign), digest=digest, verify=verify
+    )
+
+
+def check_signatures(
+    receipt: Signed | None, countersign: Signed | None, *, digest: str, verify: Verify
+) -> Signatures:
+    """Receipt and countersignature are about these bytes and about each other. Raises BadAnswer."""
+    try:
+        opened = (
+            None
+            if receipt is None
+            else open_signed(Receipt, receipt, kind="receipt", verify=verify)
+        )
+        seen = (
+            None
+            if countersign is None
+            else open_signed(Countersign, countersign, kind="countersign", verify=verify)
+        )
+    except SpecError as error:
+        raise BadAnswer(str(error)) from error
+    if opened is not None and opened.response_digest != digest:
+        raise BadAnswer("the receipt is signed over other bytes")
+    if receipt is not None and opened is not None and seen is not None:
+        if seen.receipt_digest != signed_digest(receipt):
+            raise BadAnswer("the gateway countersigned another receipt")
+        if seen.order_digest != opened.order_digest:
+            raise BadAnswer("receipt and countersignature are about different orders")
+    return Signatures(opened, seen)
+
+
+def decode(data: bytes) -> Any:
+    """JSON, or BadAnswer."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadAnswer(f"not JSON ({error})") from error
+
+
+def _signed(value: object) -> Signed:
+    try:
+        return parse_signed(value)
+    except SpecError as error:
+        raise BadAnswer(str(error)) from error
+
+
+def _from_header(text: str) -> Signed | None:
+    if not text:
+        return None
+    try:
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError as error:
+        raise BadAnswer("a signature header is not base64url") from error
+    return _signed(decode(data))

@@ -1,0 +1,319 @@
+"""`penstock.Client`: calls a gateway and believes nothing that is not signed over what it received.
+
+`AsyncClient` is the client; `Client` is the same without `await`, for scripts and notebooks. Any
+OpenAI client works against a gateway just as well; these two also check every answer's digest,
+checkpoints, receipt and countersignature, and raise BadAnswer when something does not hold.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import msgspec
+
+from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
+from penstock.client.errors import ApiError, Unreachable
+from penstock.client.proof import LogName, Proof, check_document
+from penstock.kit.errors import WireError
+from penstock.kit.keys import verify as verify_signature
+from penstock.kit.keys import verify_raw
+from penstock.spec.keys import Verify
+from penstock.spec.params import NETWORKS
+
+HEAD_DEADLINE_MS = 120_000
+IDLE_DEADLINE_MS = 60_000
+BODY_BYTES_MAX = 64 << 20
+
+Messages = str | Sequence[dict[str, Any]]
+
+
+class Incoming(Protocol):
+    """A reply whose body is read as it comes."""
+
+    status: int
+
+    def header(self, name: str) -> str: ...
+
+    def chunks(self, *, idle_deadline_ms: int) -> AsyncIterator[bytes]: ...
+
+    async def read(self, *, bytes_max: int, idle_deadline_ms: int) -> bytes: ...
+
+
+class Transport(Protocol):
+    """How requests travel: kit.wire's HttpClient, or the fake of `penstock.client.testing`."""
+
+    def open_stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+        head_deadline_ms: int,
+    ) -> AbstractAsyncContextManager[Incoming]: ...
+
+    async def close(self) -> None: ...
+
+
+def _sockets() -> Transport:
+    from penstock.kit.wire.client import HttpClient
+    from penstock.kit.wire.sockets import Sockets
+
+    return HttpClient(Sockets())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: its text, the gateway's JSON, and what is signed under it."""
+
+    text: str
+    body: dict[str, Any]
+    order_id: str
+    signed: Signatures
+
+    @property
+    def charge_nano(self) -> int:
+        """What was charged, nano-USD."""
+        return 0 if self.signed.countersign is None else self.signed.countersign.charge_nano
+
+    @property
+    def miner(self) -> str:
+        return "" if self.signed.receipt is None else self.signed.receipt.miner
+
+    @property
+    def completion_units(self) -> int:
+        return 0 if self.signed.receipt is None else self.signed.receipt.units.completion
+
+
+@dataclass
+class AnswerStream:
+    """Iterate it for the pieces of text; afterwards `signed` tells who signed what."""
+
+    incoming: Incoming
+    check: StreamCheck
+    order_id: str
+    signed: Signatures = field(default_factory=lambda: Signatures(None, None))
+    text: str = ""
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Pieces of text as they come. Raises BadAnswer, ApiError (the miner was lost)."""
+        async for chunk in self.incoming.chunks(idle_deadline_ms=IDLE_DEADLINE_MS):
+            for event in self.check.feed(chunk):
+                if "error" in event:
+                    raise _api_error(self.incoming.status, event)
+                piece = _piece(event)
+                self.text += piece
+                if piece:
+                    yield piece
+        self.signed = self.check.finish()
+
+
+@dataclass
+class AsyncClient:
+    """Calls one gateway. Use as `async with AsyncClient(url, key) as client:`."""
+
+    base_url: str
+    api_key: str = field(repr=False)
+    transport: Transport = field(default_factory=_sockets)
+    verify: Verify = verify_signature
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.transport.close()
+
+    async def chat(self, model: str, messages: Messages, **options: Any) -> Answer:
+        """One answer, whole. `options` are OpenAI's request fields. Raises ClientError."""
+        body = {"model": model, "messages": _messages(messages), **options}
+        return await self._whole("/v1/chat/completions", body)
+
+    async def embed(self, model: str, texts: Sequence[str], **options: Any) -> Answer:
+        """Embeddings: `answer.body["data"][i]["embedding"]`. Raises ClientError."""
+        return await self._whole(
+            "/v1/embeddings", {"model": model, "input": list(texts), **options}
+        )
+
+    def stream_chat(self, model: str, messages: Messages, **options: Any) -> "_Streaming":
+        """`async with client.stream_chat(...) as stream: async for piece in stream: ...`"""
+        body = {"model": model, "messages": _messages(messages), "stream": True, **options}
+        return _Streaming(self, msgspec.json.encode(body))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What the gateway serves. Raises ClientError."""
+        return list((await self._json("GET", "/v1/models"))["data"])
+
+    async def balance(self) -> dict[str, Any]:
+        """`{"account", "available_nano", "held_nano"}`. Raises ClientError."""
+        return dict(await self._json("GET", "/v1/balance"))
+
+    async def receipt(self, order_id: str) -> dict[str, Any]:
+        """The receipt document of an order, for `prove` or a file. Raises ClientError."""
+        return dict(await self._json("GET", f"/v1/receipts/{order_id}"))
+
+    async def prove(
+        self, order_id: str, *, log: LogName | None = None, network: str = "local"
+    ) -> Proof:
+        """Fetch the receipt of an order and check it whole. Raises ClientError."""
+        return check_document(
+            await self.receipt(order_id),
+            params=NETWORKS[network],
+            verify=self.verify,
+            verify_raw=verify_raw,
+            log=log,
+        )
+
+    def _open(self, method: str, path: str, body: bytes) -> AbstractAsyncContextManager[Incoming]:
+        return self.transport.open_stream(
+            method,
+            self.base_url.rstrip("/").removesuffix("/v1") + path,
+            headers=(
+                ("authorization", f"Bearer {self.api_key}"),
+                ("content-type", "application/json"),
+            ),
+            body=body,
+            head_deadline_ms=HEAD_DEADLINE_MS,
+        )
+
+    async def _read(self, method: str, path: str, body: bytes) -> tuple[Incoming, bytes]:
+        try:
+            async with self._open(method, path, body) as incoming:
+                data = await incoming.read(
+                    bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_DEADLINE_MS
+                )
+        except WireError as error:
+            raise Unreachable(self.base_url, str(error)) from error
+        if incoming.status >= 400:
+            raise _api_error(incoming.status, decode(data))
+        return incoming, data
+
+    async def _json(self, method: str, path: str) -> Any:
+        return decode((await self._read(method, path, b""))[1])
+
+    async def _whole(self, path: str, body: dict[str, Any]) -> Answer:
+        incoming, data = await self._read("POST", path, msgspec.json.encode(body))
+        signed = check_whole(
+            data,
+            receipt=incoming.header("x-penstock-receipt"),
+            countersign=incoming.header("x-penstock-countersign"),
+            verify=self.verify,
+        )
+        value = decode(data)
+        return Answer(_piece(value), value, incoming.header("x-penstock-order"), signed)
+
+
+class _Streaming:
+    """The context of one streamed answer; leaving it early cancels the answer."""
+
+    def __init__(self, client: AsyncClient, body: bytes) -> None:
+        self._client = client
+        self._opened = client._open("POST", "/v1/chat/completions", body)  # noqa: SLF001 - same file
+
+    async def __aenter__(self) -> AnswerStream:
+        try:
+            incoming = await self._opened.__aenter__()
+        except WireError as error:
+            raise Unreachable(self._client.base_url, str(error)) from error
+        if incoming.status >= 400:
+            data = await incoming.read(bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_DEADLINE_MS)
+            await self._opened.__aexit__(None, None, None)
+            raise _api_error(incoming.status, decode(data))
+        check = StreamCheck(self._client.verify)
+        return AnswerStream(incoming, check, incoming.header("x-penstock-order"))
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._opened.__aexit__(kind, error, trace)
+
+
+class Client:
+    """`AsyncClient` without await: `penstock.Client("http://127.0.0.1:8400", key)`.
+
+    It runs a loop of its own in the calling thread, so it cannot be used inside a running loop.
+    """
+
+    def __init__(self, base_url: str, api_key: str, *, transport: Transport | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        inner = AsyncClient(base_url, api_key)
+        self._client = inner if transport is None else AsyncClient(base_url, api_key, transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Safe to call twice."""
+        if not self._loop.is_closed():
+            self._loop.run_until_complete(self._client.transport.close())
+            self._loop.close()
+
+    def chat(self, model: str, messages: Messages, **options: Any) -> Answer:
+        return self._loop.run_until_complete(self._client.chat(model, messages, **options))
+
+    def embed(self, model: str, texts: Sequence[str], **options: Any) -> Answer:
+        return self._loop.run_until_complete(self._client.embed(model, texts, **options))
+
+    def stream_chat(self, model: str, messages: Messages, **options: Any) -> Iterator[str]:
+        """The pieces of text as they come. Raises ClientError."""
+        streaming = self._client.stream_chat(model, messages, **options)
+        stream = self._loop.run_until_complete(streaming.__aenter__())
+        pieces = stream.__aiter__()
+        try:
+            while True:
+                try:
+                    yield self._loop.run_until_complete(anext(pieces))
+                except StopAsyncIteration:
+                    return
+        finally:
+            self._loop.run_until_complete(streaming.__aexit__(None, None, None))
+
+    def models(self) -> list[dict[str, Any]]:
+        return self._loop.run_until_complete(self._client.models())
+
+    def balance(self) -> dict[str, Any]:
+        return self._loop.run_until_complete(self._client.balance())
+
+    def receipt(self, order_id: str) -> dict[str, Any]:
+        return self._loop.run_until_complete(self._client.receipt(order_id))
+
+    def prove(self, order_id: str, *, log: LogName | None = None, network: str = "local") -> Proof:
+        return self._loop.run_until_complete(self._client.prove(order_id, log=log, network=network))
+
+
+def _messages(messages: Messages) -> list[dict[str, Any]]:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    return list(messages)
+
+
+def _piece(event: Any) -> str:
+    """The text of a chat answer or of one event of it; "" where there is none."""
+    choices = event.get("choices") if isinstance(event, dict) else None
+    if not choices:
+        return ""
+    said = choices[0].get("delta") or choices[0].get("message") or {}
+    return str(said.get("content") or "")
+
+
+def _api_error(status: int, body: Any) -> ApiError:
+    error = body.get("error", {}) if isinstance(body, dict) else {}
+    return ApiError(status, str(error.get("code", "")), str(error.get("message", body)))

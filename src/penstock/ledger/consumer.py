@@ -1,0 +1,163 @@
+"""The intake loop: bus events in batches, each batch one transaction, acknowledged when committed.
+
+An event is acknowledged only after its batch is committed or it was rejected, so a crash at any
+point means that it comes again, and everything it would do is done once by its id.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from penstock.kit.log import events
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import BusDown, Clock, Delivery, Events, StoreDown
+from penstock.ledger.errors import Rejected
+from penstock.ledger.intake import (
+    Arrival,
+    Judged,
+    LeaseClosing,
+    MarketWord,
+    Rules,
+    read_event,
+    wanted_for,
+)
+from penstock.ledger.policy import Draft, Fate
+from penstock.ledger.writer import Writer
+from penstock.spec.errors import SpecError
+
+SUBJECT = "events.>"
+GROUP = "ledger"
+BATCH_MAX = 128
+QUEUE_MAX = 256
+QUIET_WAIT_MS = 250
+STORE_RETRY_MS = 500
+# Checking signatures holds the loop; others get their turn after this many events.
+CHECKED_BETWEEN_TURNS_MAX = 8
+
+_log = events("ledger")
+
+
+@dataclass
+class Consumer:
+    """Takes in what gateways and the market say.
+
+    `quiet_ms` is the last moment at which nothing was left to take in; -1 before the first.
+    """
+
+    bus: Events
+    writer: Writer
+    rules: Callable[[], Rules]
+    clock: Clock
+    metrics: Metrics
+    quiet_ms: int = -1
+    _queue: asyncio.Queue[Delivery] = field(
+        default_factory=lambda: asyncio.Queue(maxsize=QUEUE_MAX)
+    )
+
+    async def run(self) -> None:
+        """Until cancelled. A crash loses nothing: what was not acknowledged comes again."""
+        self._queue = asyncio.Queue(maxsize=QUEUE_MAX)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump(self._queue), name="ledger-pump")
+            group.create_task(self._work(self._queue), name="ledger-intake")
+
+    async def _pump(self, queue: asyncio.Queue[Delivery]) -> None:
+        stream = self.bus.consume(SUBJECT, group=GROUP)
+        if hasattr(stream, "aclose"):
+            async with aclosing(stream):
+                async for delivery in stream:
+                    await queue.put(delivery)
+        else:
+            async for delivery in stream:
+                await queue.put(delivery)
+
+    async def _work(self, queue: asyncio.Queue[Delivery]) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(QUIET_WAIT_MS / 1000):
+                    batch = [await queue.get()]
+            except TimeoutError:
+                self.quiet_ms = self.clock.now_ms() - QUIET_WAIT_MS
+                continue
+            while len(batch) < BATCH_MAX and not queue.empty():
+                batch.append(queue.get_nowait())
+            await self.take(batch)
+
+    async def take(self, batch: Sequence[Delivery]) -> None:
+        """Take in one batch and acknowledge it. Waits while the store is down."""
+        started_us = self.clock.mono_us()
+        arrivals = await self._read(batch)
+        while True:
+            try:
+                await self._keep(arrivals)
+                break
+            except StoreDown as error:
+                _log.warning("store.down", why=str(error))
+                self.metrics.count("ledger_store_down_total")
+                await asyncio.sleep(STORE_RETRY_MS / 1000)
+        for delivery in batch:
+            try:
+                await delivery.ack()
+            except BusDown:
+                # It comes again and changes nothing.
+                self.metrics.count("ledger_acks_lost_total")
+        self.metrics.observe("ledger_batch_us", self.clock.mono_us() - started_us)
+        self.metrics.count("ledger_events_total", len(batch))
+
+    async def _read(self, batch: Sequence[Delivery]) -> list[Arrival]:
+        rules = self.rules()
+        arrivals: list[Arrival] = []
+        for index, delivery in enumerate(batch, start=1):
+            try:
+                arrivals.append(read_event(delivery.subject, delivery.data, rules))
+            except Rejected as error:
+                self._reject(error, subject=delivery.subject)
+            if not index % CHECKED_BETWEEN_TURNS_MAX:
+                await asyncio.sleep(0)
+        return arrivals
+
+    async def _keep(self, arrivals: Sequence[Arrival]) -> None:
+        if not arrivals:
+            return
+        try:
+            fates = await self._decide(arrivals)
+        except SpecError as error:
+            # The books refused something that the rules let through: find it, leave only it out.
+            if len(arrivals) == 1:
+                self._reject(Rejected("books", str(error)[:200]), subject="")
+                return
+            for one in arrivals:
+                await self._keep([one])
+            return
+        for fate in fates:
+            if isinstance(fate, Rejected):
+                self._reject(fate, subject="")
+            else:
+                self.metrics.count("ledger_arrivals_total", fate=fate.value)
+
+    async def _decide(self, arrivals: Sequence[Arrival]) -> list[Fate | Rejected]:
+        def decide(draft: Draft) -> list[Fate | Rejected]:
+            return [_take(draft, one) for one in arrivals]
+
+        return await self.writer.decide(wanted_for(arrivals), decide)
+
+    def _reject(self, error: Rejected, *, subject: str) -> None:
+        self.metrics.count("ledger_rejected_total", reason=error.reason)
+        _log.warning("event.rejected", reason=error.reason, detail=error.detail, subject=subject)
+
+
+def _take(draft: Draft, one: Arrival) -> Fate | Rejected:
+    match one:
+        case Judged():
+            return draft.take_record(one)
+        case LeaseClosing():
+            return draft.close_leases(one)
+        case MarketWord():
+            try:
+                return draft.take_word(one)
+            except Rejected as error:
+                return error
+        case _:
+            assert_never(one)

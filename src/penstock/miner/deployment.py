@@ -1,0 +1,140 @@
+"""Follows the market: takes over its charter and targets, and starts and stops instances by plan.
+
+While the market is down nothing is started or stopped: what runs goes on.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from penstock.kit.log import events
+from penstock.kit.tasks import Backoff, Scope
+from penstock.miner.charter import Trust
+from penstock.miner.errors import PeerDown, PeerRefused
+from penstock.miner.fleet import Fleet
+from penstock.miner.instance import State
+from penstock.miner.market import Market
+from penstock.miner.offers import Offers
+from penstock.miner.placement import Abilities, Patience, Placed, can_run, forget, plan
+from penstock.miner.timing import MarketTime
+from penstock.miner.view import MarketView, read_view
+from penstock.spec.params import Params, params_digest
+
+INFO_BEATS = 10
+"""The charter changes rarely; it is read again every so many beats."""
+
+_log = events("miner")
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Keeps a fleet in line with the market."""
+
+    market: Market
+    trust: Trust
+    fleet: Fleet
+    offers: Offers
+    time: MarketTime
+    params: Params
+    abilities: Abilities
+    ledger_url: str = ""
+    why: str = ""
+    """Why the market could not be followed, "" when it could."""
+    unserved: dict[str, str] = field(default_factory=dict)
+    """Wanted chutes that do not run here, and why."""
+    _patience: Patience = field(default_factory=Patience)
+    _looks: int = 0
+
+    async def run(self, scope: Scope) -> None:
+        """Look at the market every beat, for ever."""
+        backoff = Backoff(
+            delay_ms_min=self.params.beat_ms,
+            delay_ms_max=self.params.offer_ttl_ms,
+            steady_ms=self.params.beat_ms,
+        )
+        misses = 0
+        while True:
+            try:
+                await self.look(scope)
+            except (PeerDown, PeerRefused) as error:
+                misses += 1
+                self._say(str(error))
+            else:
+                misses = 0
+                self._say("")
+            await asyncio.sleep(backoff.delay_ms(max(misses, 1)) / 1000)
+
+    async def look(self, scope: Scope) -> None:
+        """One look: charter, view, plan, action. Raises PeerDown, PeerRefused."""
+        if self.trust.charter is None or self._looks % INFO_BEATS == 0:
+            await self._learn()
+        self._looks += 1
+        targets = await self.market.targets()
+        miners = await self.market.miners() if self.abilities.auto else {}
+        known = {view.chute: view.manifest for view in self.offers.view.chutes}
+        view = read_view(targets, miners, known=known, verify=self.trust.verify)
+        self.offers.view = view
+        self._act(scope, view)
+
+    async def _learn(self) -> None:
+        info = await self.market.info()
+        self.trust.learn(info, now_ms=self.time.now_ms())
+        ledger_url = info.get("ledger_url")
+        if isinstance(ledger_url, str) and ledger_url.startswith(("http://", "https://")):
+            self.ledger_url = ledger_url
+        charter = self.trust.charter
+        if charter is not None and charter.params_digest != params_digest(self.params):
+            raise PeerRefused(
+                peer="market",
+                status=200,
+                code="other_law",
+                message="its charter names other protocol numbers than this release has for "
+                f"{self.params.network}. Install the release that the operator runs",
+            )
+
+    def _act(self, scope: Scope, view: MarketView) -> None:
+        placed = tuple(
+            Placed(instance=one.name, chute=one.chute, auto=one.auto)
+            for one in self.fleet.instances.values()
+            if one.state is not State.DRAINING
+        )
+        todo = plan(
+            self.abilities,
+            view.chutes,
+            placed=placed,
+            miners=view.miners,
+            patience=self._patience,
+            at=(self.time.now_ms(), self.params.beat_ms),
+        )
+        self._patience = todo.patience
+        manifests = {one.chute: one.manifest for one in view.chutes}
+        for name in todo.stop:
+            self.fleet.drain(name)
+        for chute, auto in todo.start:
+            self._patience = forget(self._patience, chute)
+            self.fleet.add(scope, chute, manifests[chute], auto=auto)
+        self._explain(view)
+
+    def _explain(self, view: MarketView) -> None:
+        """Tell the operator once which wanted chutes do not run here."""
+        listed = {one.manifest.name: one for one in view.chutes}
+        listed |= {one.chute: one for one in view.chutes}
+        running = {one.chute for one in self.fleet.instances.values()}
+        unserved: dict[str, str] = {}
+        for wanted in self.abilities.wanted:
+            one = listed.get(wanted)
+            if one is None:
+                unserved[wanted] = "the market does not list it"
+            elif not can_run(one.manifest, self.abilities):
+                unserved[wanted] = (
+                    f"it needs engine {one.manifest.engine!r} on {one.manifest.hardware!r}"
+                )
+            elif one.chute not in running:
+                unserved[wanted] = "instances_max is reached"
+        for name in unserved.keys() - self.unserved.keys():
+            _log.warning("chute.unserved", chute_name=name, why=unserved[name])
+        self.unserved = unserved
+
+    def _say(self, why: str) -> None:
+        if why and why != self.why:
+            _log.warning("market.not_followed", why=why)
+        self.why = why

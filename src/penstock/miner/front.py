@@ -1,0 +1,331 @@
+"""Serves orders: each ends with one signed receipt, whatever happens.
+
+| what happens | the gateway gets | outcome |
+|---|---|---|
+| the answer, whole or streamed | 200 | complete |
+| the request cannot be served as it is (ours, or the engine's 4xx) | 4xx | complete, no units |
+| no room, or draining | 503, at once | refused |
+| the engine is lost before its first byte | 502 | miner_failed |
+| the engine is lost later | an error event | miner_failed |
+| cancelled, or the gateway's connection breaks | the end of the stream, or nothing | client_cancelled |
+
+Receipts of work go to the outbox before the last bytes go out, so that a crash loses no earnings.
+"""
+
+import asyncio
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+
+from penstock.kit.errors import EventTooLarge
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import Clock, Sign
+from penstock.kit.problem import problem
+from penstock.kit.wire.client import HttpClient, StreamReply
+from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream
+from penstock.miner.admission import Admission, Admitted
+from penstock.miner.config import Bounds, Deadlines
+from penstock.miner.errors import OrderRefused, RequestUnservable
+from penstock.miner.jobs import Cancelled, EngineLost, Job, Jobs
+from penstock.miner.meter import Meter
+from penstock.miner.normalise import StreamReader, normalise_whole
+from penstock.miner.outbox import Outbox
+from penstock.miner.rewrite import PATHS, prepare
+from penstock.miner.store import Claim
+from penstock.miner.transcript import Transcript, signed_json
+from penstock.miner.verdicts import ERROR_BYTES_MAX, Head, Meaning, meaning, passed_on
+from penstock.spec.keys import Signed
+from penstock.spec.params import Params
+from penstock.spec.receipts import Outcome
+from penstock.spec.stream import ORDER_HEADER, RECEIPT_HEADER
+from penstock.spec.units import NO_UNITS, Units
+
+RETRY_AFTER = (("retry-after", "1"),)
+CLIENT_CLOSED = 499
+"""nginx's status for a request that its client gave up; nobody is there to read it."""
+
+
+@dataclass(slots=True)
+class Front:
+    """The request side of a miner. `is_draining` says that the miner takes no more orders."""
+
+    admission: Admission
+    jobs: Jobs
+    outbox: Outbox
+    key: Sign
+    clock: Clock
+    engine_client: HttpClient
+    params: Params
+    deadlines: Deadlines
+    bounds: Bounds
+    metrics: Metrics
+    is_draining: Callable[[], bool]
+    settle_ms: int
+    _loop_time: Callable[[], float] = field(
+        default=lambda: asyncio.get_running_loop().time(), repr=False
+    )
+
+    async def serve(self, request: Request) -> Response | Stream:
+        """Answer a request that carries an order."""
+        assert request.path in PATHS, "routes lead only the known paths here"
+        try:
+            admitted = self.admission.admit(
+                request.header(ORDER_HEADER), path=request.path, body=request.body
+            )
+        except OrderRefused as refused:
+            self.metrics.count("miner_orders_refused_total", code=refused.code)
+            return problem(
+                refused.status, refused.code, refused.message, request_id=request.request_id
+            )
+        meter = Meter(admitted.order, admitted.digest, accept_ms=self.clock.now_ms())
+        if self.is_draining() or admitted.instance.room == 0:
+            return self._refused(admitted, meter)
+        job = self._job(admitted, meter, request.body)
+        if isinstance(job, Response):
+            return job
+        if not admitted.order.stream:
+            return await self._whole(job)
+        chunks = self._streamed(job)
+        try:
+            # The first item comes when the engine's first event is here: a failure before it can
+            # still become an error status, so that the gateway may try another miner.
+            await anext(chunks)
+        except _Answered as answered:
+            return answered.response
+        return Stream(200, SSE_HEADERS, chunks)
+
+    async def cancel(self, request: Request) -> Response:
+        """`POST /v1/cancel/{order_id}`: the gateway that ordered may stop the work."""
+        try:
+            order = self.admission.proof(request.body)
+        except OrderRefused as refused:
+            return problem(refused.status, refused.code, refused.message)
+        job = self.jobs.find(order.order_id)
+        is_named = order.order_id == request.params["order_id"]
+        if job is None or not is_named or job.admitted.order != order:
+            return problem(404, "order_unknown", "No such order is in work here.")
+        await job.cancel()
+        return Response(200, b"{}", (("content-type", "application/json"),))
+
+    def _job(self, admitted: Admitted, meter: Meter, body: bytes) -> Job | Response:
+        """The job for an order, or the 400 that says why the engine would not take the request."""
+        order, instance = admitted.order, admitted.instance
+        assert instance.engine is not None, "an instance with room has an engine"
+        try:
+            prepared = prepare(
+                body,
+                order,
+                manifest=instance.manifest,
+                model=instance.engine.model,
+                capabilities=instance.engine.capabilities,
+            )
+        except RequestUnservable as error:
+            answer = problem(400, error.code, error.message, param=error.param)
+            return self._finished(admitted, meter, answer, Outcome.COMPLETE)
+        left_ms = order.deadline_ms - self.clock.now_ms()
+        return Job(
+            admitted=admitted,
+            meter=meter,
+            prepared=prepared,
+            deadline_at=self._loop_time() + left_ms / 1000,
+            idle_ms=self.deadlines.engine_idle_ms,
+        )
+
+    # Whole answers.
+
+    async def _whole(self, job: Job) -> Response:
+        """One answer in one piece."""
+        ended = False
+        self.jobs.begin(job)
+        try:
+            reply = await job.open(self.engine_client)
+            answer = await self._unusual(job, reply)
+            if answer is None:
+                answer = await self._answer(job)
+            ended = True
+        except EngineLost as lost:
+            ended = True
+            answer = self._failed(job, lost.why)
+        except Cancelled:
+            ended = True
+            gone = problem(CLIENT_CLOSED, "client_cancelled", "The gateway cancelled the order.")
+            answer = self._finished(
+                job.admitted, job.meter, gone, Outcome.CLIENT_CANCELLED, units=NO_UNITS
+            )
+        finally:
+            if not ended:
+                # Our task was cancelled: the connection is gone, and nothing had been sent.
+                self._keep(job, job.meter.signed_receipt(Outcome.CLIENT_CANCELLED, self.key))
+            await self.jobs.end(job)
+        return answer
+
+    async def _answer(self, job: Job) -> Response:
+        """The engine's 200, under the chute's name. Raises EngineLost, Cancelled."""
+        body = await self._read_all(job, bytes_max=self.bounds.answer_bytes_max)
+        normal = normalise_whole(body, job.admitted.instance.manifest.name)
+        if normal is None:
+            raise EngineLost("its answer is not the JSON of an answer")
+        answer, counts = normal
+        if counts is not None:
+            job.meter.count(counts)
+        response = Response(200, answer, (("content-type", "application/json"),))
+        return self._finished(
+            job.admitted, job.meter, response, Outcome.COMPLETE, units=job.meter.units()
+        )
+
+    async def _unusual(self, job: Job, reply: StreamReply) -> Response | None:
+        """The response to an engine's reply that is no answer; None if it is one.
+
+        Raises EngineLost, Cancelled.
+        """
+        head = Head(
+            status=reply.status,
+            content_type=reply.header("content-type"),
+            is_stream_wanted=job.admitted.order.stream,
+        )
+        match meaning(head):
+            case Meaning.ANSWER:
+                return None
+            case Meaning.FULL:
+                return self._refused(job.admitted, job.meter)
+            case Meaning.REQUEST_REFUSED:
+                body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
+                answer = passed_on(reply.status, body)
+                return self._finished(job.admitted, job.meter, answer, Outcome.COMPLETE)
+            case Meaning.FAILED:
+                raise EngineLost(f"it answered {head.status} {head.content_type}".strip())
+
+    async def _read_all(self, job: Job, *, bytes_max: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while data := await job.read():
+            size += len(data)
+            if size > bytes_max:
+                raise EngineLost(f"its answer is larger than {bytes_max} bytes")
+            parts.append(data)
+        return b"".join(parts)
+
+    # Streams.
+
+    async def _streamed(self, job: Job) -> AsyncGenerator[bytes, None]:
+        """The bytes of a stream; first b"" when the engine's first event is here.
+
+        Raises _Answered before that when there is no stream. Whoever leaves early (the connection
+        broke) leaves a cancelled order: its receipt for what was sent goes to the outbox.
+        """
+        transcript = Transcript(
+            meter=job.meter,
+            reader=StreamReader.of(job.admitted.instance.manifest.name, job.prepared),
+            key=self.key,
+            checkpoint_events=self.params.checkpoint_events,
+        )
+        ended = started = False
+        outcome, why = Outcome.COMPLETE, ""
+        self.jobs.begin(job)
+        try:
+            try:
+                reply = await job.open(self.engine_client)
+                unusual = await self._unusual(job, reply)
+                if unusual is not None:
+                    ended = True
+                    raise _Answered(unusual)
+                while data := await self._fed(job, transcript):
+                    if not started:
+                        started = True
+                        yield b""
+                    yield data
+            except EngineLost as lost:
+                if not started and not transcript.reader.finished:
+                    ended = True
+                    raise _Answered(self._failed(job, lost.why)) from lost
+                if not transcript.reader.finished:
+                    outcome, why = Outcome.MINER_FAILED, f"The miner's engine was lost: {lost.why}."
+            except Cancelled:
+                outcome = Outcome.CLIENT_CANCELLED
+            if not started:
+                yield b""
+            last, receipt = transcript.end(outcome, now_ms=self.clock.now_ms(), why=why)
+            ended = True
+            self._keep(job, receipt)
+            yield last
+        finally:
+            if not ended:
+                self._keep(job, job.meter.signed_receipt(Outcome.CLIENT_CANCELLED, self.key))
+            await self.jobs.end(job)
+
+    async def _fed(self, job: Job, transcript: Transcript) -> bytes:
+        """The next bytes for the client; b"" when the engine has ended well.
+
+        Raises EngineLost, Cancelled.
+        """
+        while data := await job.read():
+            try:
+                out = transcript.feed(data, now_ms=self.clock.now_ms())
+            except EventTooLarge as error:
+                raise EngineLost(str(error)) from error
+            if out:
+                return out
+            if transcript.failed:
+                raise EngineLost("it reported an error in mid-stream")
+        if transcript.failed or not transcript.reader.finished:
+            raise EngineLost("it ended its stream before the answer's end")
+        return b""
+
+    # Ends.
+
+    def _refused(self, admitted: Admitted, meter: Meter) -> Response:
+        """No room: said at once, and signed, so that it costs no availability."""
+        answer = problem(
+            503,
+            "no_capacity",
+            "This instance has no room for another request. Try another one.",
+            headers=RETRY_AFTER,
+        )
+        return self._finished(admitted, meter, answer, Outcome.REFUSED)
+
+    def _failed(self, job: Job, why: str) -> Response:
+        """The engine was lost before anything had been passed on."""
+        answer = problem(502, "miner_failed", f"The miner's engine was lost: {why}. Try again.")
+        return self._finished(job.admitted, job.meter, answer, Outcome.MINER_FAILED)
+
+    def _finished(
+        self,
+        admitted: Admitted,
+        meter: Meter,
+        answer: Response,
+        outcome: Outcome,
+        *,
+        units: Units = NO_UNITS,
+    ) -> Response:
+        """A whole answer with its receipt in the header."""
+        meter.send(answer.body, events=0, now_ms=self.clock.now_ms())
+        receipt = meter.signed_receipt(outcome, self.key, units=units)
+        self._file(admitted, receipt)
+        text = urlsafe_b64encode(signed_json(receipt)).rstrip(b"=").decode()
+        return Response(answer.status, answer.body, (*answer.headers, (RECEIPT_HEADER, text)))
+
+    def _keep(self, job: Job, receipt: Signed) -> None:
+        self._file(job.admitted, receipt)
+
+    def _file(self, admitted: Admitted, receipt: Signed) -> None:
+        """Count the end, and keep the receipt until the ledger knows it, if it can earn anything."""
+        outcome = Outcome(receipt.body["outcome"])
+        units = receipt.body["units"]
+        labels = {"chute_name": admitted.instance.manifest.name}
+        self.metrics.count("miner_orders_total", outcome=outcome.value, **labels)
+        self.metrics.count("miner_prompt_units_total", units["prompt"], **labels)
+        self.metrics.count("miner_completion_units_total", units["completion"], **labels)
+        self.metrics.count("miner_charge_nano_total", receipt.body["charge_nano"], **labels)
+        took_ms = receipt.body["last_ms"] - receipt.body["accept_ms"]
+        self.metrics.observe("miner_order_ms", took_ms, **labels)
+        if outcome in {Outcome.COMPLETE, Outcome.CLIENT_CANCELLED}:
+            claim = Claim(admitted.order.order_id, admitted.signed, receipt)
+            self.outbox.put(claim, due_ms=self.clock.now_ms() + self.settle_ms)
+
+
+class _Answered(Exception):  # noqa: N818 - never leaves this file
+    """A stream's order that ends with a whole answer instead."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status)
+        self.response = response

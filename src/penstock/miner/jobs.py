@@ -1,0 +1,161 @@
+"""Orders in work: one job each, which can be cancelled from outside while it waits for its engine."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from penstock.kit.errors import PeerClosed, WireError
+from penstock.kit.wire.client import Chunks, HttpClient, StreamReply
+from penstock.kit.wire.http import JSON_HEADERS
+from penstock.miner.admission import Admitted
+from penstock.miner.meter import Meter
+from penstock.miner.rewrite import Prepared
+
+
+class Cancelled(Exception):
+    """The gateway does not want the answer any more."""
+
+
+@dataclass(eq=False)
+class EngineLost(Exception):
+    """The engine gave no answer, broke one off, or took too long; `why` is for the client."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
+@dataclass(slots=True)
+class Job:
+    """One order and its call to the engine. `deadline_at` is in the loop's time."""
+
+    admitted: Admitted
+    meter: Meter
+    prepared: Prepared
+    deadline_at: float
+    idle_ms: int
+    is_cancelled: bool = False
+    failure: str = ""
+    """Set when the miner itself gives the job up, with what the client is told."""
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _chunks: Chunks | None = None
+    _scope: asyncio.Timeout | None = None
+
+    async def open(self, client: HttpClient) -> StreamReply:
+        """Send the request to the engine; the reply's head. Raises EngineLost, Cancelled.
+
+        An engine may have closed a resting connection a moment before we used it. Not one byte came
+        and the engine is ours, so asking once more is harmless.
+        """
+        try:
+            reply = await self._bounded_open(client)
+        except PeerClosed as error:
+            if error.after_bytes:
+                raise EngineLost(str(error)) from error
+            reply = await self._open_again(client)
+        except WireError as error:
+            raise EngineLost(str(error)) from error
+        self._chunks = reply.chunks(idle_deadline_ms=self.idle_ms)
+        return reply
+
+    async def read(self) -> bytes:
+        """The next bytes of the engine, b"" at the end. Raises EngineLost, Cancelled."""
+        assert self._chunks is not None, "opened before it is read"
+        self._check()
+        try:
+            async with asyncio.timeout_at(self.deadline_at) as self._scope:
+                return await anext(self._chunks)
+        except StopAsyncIteration:
+            return b""
+        except TimeoutError as error:
+            self._check()
+            raise EngineLost("the order's deadline passed") from error
+        except WireError as error:
+            raise EngineLost(str(error)) from error
+        finally:
+            self._scope = None
+
+    async def abort(self) -> None:
+        """Cut the call to the engine, whether or not somebody waits for it. Twice is harmless."""
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        else:
+            await self._stack.aclose()
+
+    async def cancel(self) -> None:
+        """The gateway cancels: the engine stops at once, then the stream ends with its receipt."""
+        self.is_cancelled = True
+        await self.abort()
+
+    async def fail(self, why: str) -> None:
+        """The miner gives up: the stream ends with an error and its receipt."""
+        self.failure = why
+        await self.abort()
+
+    async def close(self) -> None:
+        """Leave the call; an unfinished answer is cut, which frees the engine's slot."""
+        await self._stack.aclose()
+
+    async def _open_again(self, client: HttpClient) -> StreamReply:
+        try:
+            return await self._bounded_open(client)
+        except WireError as error:
+            raise EngineLost(str(error)) from error
+
+    async def _bounded_open(self, client: HttpClient) -> StreamReply:
+        self._check()
+        instance = self.admitted.instance
+        assert instance.engine is not None, "a ready instance has an engine"
+        try:
+            async with asyncio.timeout_at(self.deadline_at) as self._scope:
+                return await self._stack.enter_async_context(
+                    client.open_stream(
+                        "POST",
+                        instance.engine.address + self.admitted.order.path,
+                        headers=JSON_HEADERS,
+                        body=self.prepared.body,
+                        head_deadline_ms=self.idle_ms,
+                    )
+                )
+        except TimeoutError as error:
+            self._check()
+            raise EngineLost("the order's deadline passed") from error
+        finally:
+            self._scope = None
+
+    def _check(self) -> None:
+        if self.is_cancelled:
+            raise Cancelled
+        if self.failure:
+            raise EngineLost(self.failure)
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Jobs by order id. Bounded by the instances' room."""
+
+    _jobs: dict[str, Job] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def begin(self, job: Job) -> None:
+        """Take the job's place at its instance."""
+        job.admitted.instance.take()
+        self._jobs[job.admitted.order.order_id] = job
+
+    async def end(self, job: Job) -> None:
+        """Leave the engine and give the place back."""
+        await job.close()
+        del self._jobs[job.admitted.order.order_id]
+        job.admitted.instance.give()
+
+    def find(self, order_id: str) -> Job | None:
+        """The job of that order, while it is in work."""
+        return self._jobs.get(order_id)
+
+    async def fail_all(self, why: str) -> None:
+        """Give up what is still in work."""
+        for job in list(self._jobs.values()):
+            await job.fail(why)
