@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 from hypothesis import settings
-
 from tests.servers import nats_in, postgres_in, serving
 
 settings.register_profile("penstock", deadline=None)

@@ -48,7 +48,7 @@ class RunningServer:
         await self.server.wait_ready(deadline_ms=READY_DEADLINE_MS)
 
     async def kill(self) -> None:
-        """kill -9 of the first process only, as the kernel's out-of-memory killer would."""
+        """Kill -9 of the first process only, as the kernel's out-of-memory killer would."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGKILL)
         await self._child.wait()

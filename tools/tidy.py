@@ -184,8 +184,8 @@ def ambient(module: Module) -> Found:
             yield node.lineno, f"{name}: take a Clock"
         elif is_chance and not is_adapter:
             yield node.lineno, f"{name}: take chance as an argument"
-        elif name in ENVIRONMENTS and str(module.path) != "kit/config.py":
-            yield node.lineno, f"{name}: the environment is read once, in kit/config.py"
+        elif name in ENVIRONMENTS and str(module.path) != "kit/environment.py":
+            yield node.lineno, f"{name}: the environment is read in kit/environment.py"
 
 
 def bare_task(module: Module) -> Found:

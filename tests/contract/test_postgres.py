@@ -8,11 +8,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.servers import RunningServer, postgres_in
 
 from penstock.adapters.errors import MigrationChanged, MigrationOrder
 from penstock.adapters.postgres import Database, read_schema
 from penstock.kit.ports import StoreDown
-from tests.servers import RunningServer, postgres_in
 
 DEADLINE_S = 60
 FIRST = (1, "CREATE TABLE notes (id integer PRIMARY KEY, text text NOT NULL)")
@@ -99,10 +99,14 @@ class TestMigrations:
 class TestTransactions:
     async def test_a_body_that_raises_leaves_nothing(self, database: Database) -> None:
         await database.migrate("ledger", SCHEMA)
-        with pytest.raises(LookupError):
+
+        async def change_one_s_mind() -> None:
             async with database.transaction() as connection:
                 await connection.execute("INSERT INTO notes VALUES (1, 'x')")
                 raise LookupError
+
+        with pytest.raises(LookupError):
+            await change_one_s_mind()
         assert await notes_count(database) == 0
 
     async def test_a_body_that_ends_is_kept(self, database: Database) -> None:

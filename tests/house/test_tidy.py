@@ -75,7 +75,7 @@ ALLOWED = [
     ("kit/a.py", "import asyncio\nasyncio.Queue(maxsize=5)\n"),
     ("kit/a.py", "import random\ndef f(chance: random.Random): return chance.random()\n"),
     ("adapters/a.py", "import time\ntime.monotonic()\n"),
-    ("kit/config.py", "import os\nos.environ\n"),
+    ("kit/environment.py", "import os\nos.environ\n"),
     ("kit/a.py", "def time(): ...\ntime()\n"),
     ("kit/a.py", "def f(a, b, c, *, d): ...\n"),
     ("kit/a.py", "class A:\n    def f(self, a, b, c, *, d, e, f): ...\n"),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -25,6 +26,7 @@ class Scripted(asyncio.Protocol):
 
     def __init__(self, scripts: list[bytes | None]) -> None:
         self._scripts = iter(scripts)
+        self.lost = asyncio.Event()
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -39,11 +41,15 @@ class Scripted(asyncio.Protocol):
             if b"connection: close" in script:
                 self.transport.close()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
 
+
+@asynccontextmanager
 async def scripted(
     network: Network, scripts: Callable[[int], list[bytes | None]]
-) -> tuple[str, list[Scripted], Callable[[], object]]:
-    """(base URL, connections so far, close): connection n follows scripts(n)."""
+) -> AsyncIterator[tuple[str, list[Scripted]]]:
+    """(base URL, connections so far): connection n follows scripts(n)."""
     made: list[Scripted] = []
 
     def factory() -> Scripted:
@@ -51,7 +57,14 @@ async def scripted(
         return made[-1]
 
     listener = await network.listen(HOST, 0, factory)
-    return f"http://{HOST}:{listener.port}", made, listener.close
+    try:
+        yield f"http://{HOST}:{listener.port}", made
+    finally:
+        await listener.close()
+        for one in made:
+            one.transport.abort()
+        for one in made:
+            await one.lost.wait()
 
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -225,40 +238,39 @@ def test_a_port_where_nobody_listens_is_connect_failed(world: World) -> None:
 def test_a_pooled_connection_that_died_is_replaced_for_a_safe_method(world: World) -> None:
     async def scenario(network: Network) -> None:
         # The first connection answers once and then closes on the second request.
-        base, made, close = await scripted(network, lambda n: [OK] if n == 0 else [OK, OK])
-        client = HttpClient(network)
-        for _ in range(3):
-            reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-            assert reply.body == b"ok"
-        assert len(made) == 2
-        await client.close()
-        close()
+        async with scripted(network, lambda n: [OK] if n == 0 else [OK, OK]) as (base, made):
+            client = HttpClient(network)
+            for _ in range(3):
+                reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
+                assert reply.body == b"ok"
+            assert len(made) == 2
+            await client.close()
 
     world.run(scenario)
 
 
 def test_a_post_that_may_have_been_read_is_not_sent_twice(world: World) -> None:
     async def scenario(network: Network) -> None:
-        base, made, _ = await scripted(network, lambda n: [OK])
-        client = HttpClient(network)
-        await client.call("POST", base, deadline_ms=DEADLINE_MS)
-        with pytest.raises(PeerClosed) as caught:
+        async with scripted(network, lambda n: [OK]) as (base, made):
+            client = HttpClient(network)
             await client.call("POST", base, deadline_ms=DEADLINE_MS)
-        assert caught.value.after_bytes == 0
-        assert len(made) == 1
-        await client.close()
+            with pytest.raises(PeerClosed) as caught:
+                await client.call("POST", base, deadline_ms=DEADLINE_MS)
+            assert caught.value.after_bytes == 0
+            assert len(made) == 1
+            await client.close()
 
     world.run(scenario)
 
 
 def test_a_fresh_connection_that_dies_is_not_tried_again(world: World) -> None:
     async def scenario(network: Network) -> None:
-        base, made, _ = await scripted(network, lambda n: [None])
-        client = HttpClient(network)
-        with pytest.raises(PeerClosed):
-            await client.call("GET", base, deadline_ms=DEADLINE_MS)
-        assert len(made) == 1
-        await client.close()
+        async with scripted(network, lambda n: [None]) as (base, made):
+            client = HttpClient(network)
+            with pytest.raises(PeerClosed):
+                await client.call("GET", base, deadline_ms=DEADLINE_MS)
+            assert len(made) == 1
+            await client.close()
 
     world.run(scenario)
 
@@ -280,13 +292,13 @@ def test_a_resting_connection_that_its_server_closes_leaves_the_pool(world: Worl
 
 def test_a_connection_that_rested_too_long_is_not_used(virtual: MemoryWorld) -> None:
     async def scenario(network: Network) -> None:
-        base, made, _ = await scripted(network, lambda n: [OK, OK])
-        client = HttpClient(network, ClientLimits(idle_ms=1000))
-        await client.call("POST", base, deadline_ms=DEADLINE_MS)
-        await asyncio.sleep(1.5)
-        await client.call("POST", base, deadline_ms=DEADLINE_MS)
-        assert len(made) == 2
-        await client.close()
+        async with scripted(network, lambda n: [OK, OK]) as (base, made):
+            client = HttpClient(network, ClientLimits(idle_ms=1000))
+            await client.call("POST", base, deadline_ms=DEADLINE_MS)
+            await asyncio.sleep(1.5)
+            await client.call("POST", base, deadline_ms=DEADLINE_MS)
+            assert len(made) == 2
+            await client.close()
 
     virtual.run(scenario)
 
@@ -306,12 +318,12 @@ def test_a_connection_that_rested_too_long_is_not_used(virtual: MemoryWorld) -> 
 )
 def test_a_reply_that_cannot_be_trusted_is_a_bad_reply(world: World, reply: bytes) -> None:
     async def scenario(network: Network) -> None:
-        base, _, _ = await scripted(network, lambda n: [reply])
-        client = HttpClient(network)
-        with pytest.raises(BadReply):
-            await client.call("GET", base, deadline_ms=DEADLINE_MS)
-        assert client.idle_links == 0
-        await client.close()
+        async with scripted(network, lambda n: [reply]) as (base, _):
+            client = HttpClient(network)
+            with pytest.raises(BadReply):
+                await client.call("GET", base, deadline_ms=DEADLINE_MS)
+            assert client.idle_links == 0
+            await client.close()
 
     world.run(scenario)
 
@@ -324,13 +336,13 @@ def test_a_cut_body_is_told_apart_from_a_whole_one(world: World) -> None:
             head + b"transfer-encoding: chunked\r\n\r\n5\r\nabc",
             head + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
         ]
-        base, _, _ = await scripted(network, lambda n: [cut[n]])
-        client = HttpClient(network)
-        for script in cut:
-            with pytest.raises(PeerClosed) as caught:
-                await client.call("GET", base, deadline_ms=DEADLINE_MS)
-            assert caught.value.after_bytes == len(script)
-        await client.close()
+        async with scripted(network, lambda n: [cut[n]]) as (base, _):
+            client = HttpClient(network)
+            for script in cut:
+                with pytest.raises(PeerClosed) as caught:
+                    await client.call("GET", base, deadline_ms=DEADLINE_MS)
+                assert caught.value.after_bytes == len(script)
+            await client.close()
 
     world.run(scenario)
 
@@ -338,15 +350,15 @@ def test_a_cut_body_is_told_apart_from_a_whole_one(world: World) -> None:
 def test_chunks_before_the_cut_are_delivered(world: World) -> None:
     async def scenario(network: Network) -> None:
         script = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nabc"
-        base, _, _ = await scripted(network, lambda n: [script])
-        client = HttpClient(network)
-        got = b""
-        with pytest.raises(PeerClosed):  # noqa: PT012 - the chunks before the error are the point
-            async with client.open_stream("GET", base, head_deadline_ms=DEADLINE_MS) as reply:
-                async for chunk in reply.chunks(idle_deadline_ms=DEADLINE_MS):
-                    got += chunk
-        assert got == b"abc"
-        await client.close()
+        async with scripted(network, lambda n: [script]) as (base, _):
+            client = HttpClient(network)
+            got = b""
+            with pytest.raises(PeerClosed):  # noqa: PT012 - the chunks before the error are the point
+                async with client.open_stream("GET", base, head_deadline_ms=DEADLINE_MS) as reply:
+                    async for chunk in reply.chunks(idle_deadline_ms=DEADLINE_MS):
+                        got += chunk
+            assert got == b"abc"
+            await client.close()
 
     world.run(scenario)
 
@@ -354,38 +366,39 @@ def test_chunks_before_the_cut_are_delivered(world: World) -> None:
 def test_a_body_without_a_length_ends_with_the_connection(world: World) -> None:
     async def scenario(network: Network) -> None:
         script = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
-        base, _, _ = await scripted(network, lambda n: [script])
-        client = HttpClient(network)
-        reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-        assert reply.body == b"all of it"
-        assert client.idle_links == 0
-        await client.close()
+        async with scripted(network, lambda n: [script]) as (base, _):
+            client = HttpClient(network)
+            reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
+            assert reply.body == b"all of it"
+            assert client.idle_links == 0
+            await client.close()
 
     world.run(scenario)
 
 
 def test_interim_replies_are_skipped(world: World) -> None:
     async def scenario(network: Network) -> None:
-        base, _, _ = await scripted(
-            network, lambda n: [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nx: 1\r\n\r\n" + OK]
-        )
-        client = HttpClient(network)
-        reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-        assert (reply.status, reply.body, reply.header("x")) == (200, b"ok", "")
-        await client.close()
+        async with scripted(
+            network,
+            lambda n: [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nx: 1\r\n\r\n" + OK],
+        ) as (base, _):
+            client = HttpClient(network)
+            reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
+            assert (reply.status, reply.body, reply.header("x")) == (200, b"ok", "")
+            await client.close()
 
     world.run(scenario)
 
 
 def test_a_second_reply_to_one_request_is_never_used(world: World) -> None:
     async def scenario(network: Network) -> None:
-        base, made, _ = await scripted(network, lambda n: [OK + OK.replace(b"ok", b"no")])
-        client = HttpClient(network)
-        for _ in range(2):
-            reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-            assert reply.body == b"ok"
-        assert len(made) == 2
-        await client.close()
+        async with scripted(network, lambda n: [OK + OK.replace(b"ok", b"no")]) as (base, made):
+            client = HttpClient(network)
+            for _ in range(2):
+                reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
+                assert reply.body == b"ok"
+            assert len(made) == 2
+            await client.close()
 
     world.run(scenario)
 
@@ -407,14 +420,14 @@ def test_head_does_not_wait_for_a_body(world: World) -> None:
 def test_a_body_larger_than_allowed_is_not_read(world: World, framing: bytes) -> None:
     async def scenario(network: Network) -> None:
         body = b"abc" if b"length" in framing else b"3\r\nabc\r\n0\r\n\r\n"
-        base, _, _ = await scripted(
+        async with scripted(
             network, lambda n: [b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body]
-        )
-        client = HttpClient(network)
-        with pytest.raises(BodyTooLarge) as caught:
-            await client.call("GET", base, deadline_ms=DEADLINE_MS, body_bytes_max=2)
-        assert caught.value.bytes_max == 2
-        await client.close()
+        ) as (base, _):
+            client = HttpClient(network)
+            with pytest.raises(BodyTooLarge) as caught:
+                await client.call("GET", base, deadline_ms=DEADLINE_MS, body_bytes_max=2)
+            assert caught.value.bytes_max == 2
+            await client.close()
 
     world.run(scenario)
 

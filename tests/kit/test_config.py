@@ -141,7 +141,7 @@ def test_a_value_of_the_wrong_kind_is_named(key: str, value: object, problem: st
     [("PORT", "eighty", "a whole number"), ("IS_PUBLIC", "perhaps", "true or false")],
 )
 def test_a_variable_of_the_wrong_kind_is_named(variable: str, value: str, problem: str) -> None:
-    message = message_of(lambda: read(**{f"PENSTOCK_GATEWAY_{variable}": value}))
+    message = message_of(lambda: read(None, **{f"PENSTOCK_GATEWAY_{variable}": value}))
     assert f"PENSTOCK_GATEWAY_{variable}: it must be {problem}" in message
 
 

@@ -4,10 +4,14 @@ import hashlib
 from random import Random
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.kit.keys import (
+    ED25519_P,
+    ED25519_Y_REFUSED,
     Ed25519Key,
     Eip155Key,
     Sr25519Key,
@@ -96,6 +100,39 @@ def test_verify_answers_false_to_well_formed_nonsense(
     assert not verify(f"{scheme}:{public.hex()[:length]}", DIGEST, signature[:size].hex())
 
 
+IDENTITY_POINT = (1).to_bytes(32, "little")
+SMALL_ORDER_KEYS = [
+    (y | sign << 255).to_bytes(32, "little")
+    for y in (*sorted(ED25519_Y_REFUSED), ED25519_P, ED25519_P + 1)
+    for sign in (0, 1)
+]
+
+
+@pytest.mark.parametrize("public", SMALL_ORDER_KEYS, ids=bytes.hex)
+def test_a_key_under_which_anybody_can_sign_is_refused(public: bytes) -> None:
+    """R = the identity and s = 0 holds for about 1 of 8 digests under every such key."""
+    forged = IDENTITY_POINT + bytes(32)
+    digests = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
+    assert not any(verify(f"ed25519:{public.hex()}", digest, forged.hex()) for digest in digests)
+
+
+def test_the_refused_keys_are_really_such_keys() -> None:
+    """The library below us accepts a made-up signature for each canonical one of them."""
+    forged = IDENTITY_POINT + bytes(32)
+    digests = [hashlib.sha256(bytes([number])).digest() for number in range(200)]
+    for y in ED25519_Y_REFUSED:
+        public = Ed25519PublicKey.from_public_bytes(y.to_bytes(32, "little"))
+        assert any(holds(public, forged, digest) for digest in digests)
+
+
+def holds(public: Ed25519PublicKey, signature: bytes, digest: bytes) -> bool:
+    try:
+        public.verify(signature, digest)
+    except InvalidSignature:
+        return False
+    return True
+
+
 def test_the_third_vector_of_rfc_8032() -> None:
     """RFC 8032 section 7.1, test 3 (a message of two bytes), below our rule of 32-byte digests."""
     key = Ed25519Key(
@@ -155,6 +192,8 @@ def test_the_other_half_of_an_evm_signature_does_not_count() -> None:
     assert not verify(key.identity, DIGEST, mirrored.hex())
 
 
-@pytest.mark.parametrize("identity", ["", ":", "ed25519", "ed25519:", "rsa:00", "ED25519:" + "0" * 64])
+@pytest.mark.parametrize(
+    "identity", ["", ":", "ed25519", "ed25519:", "rsa:00", "ED25519:" + "0" * 64]
+)
 def test_what_is_no_identity_is_known_as_such(identity: str) -> None:
     assert not is_identity(identity)

@@ -352,7 +352,9 @@ def test_a_stream_is_sent_chunk_by_chunk_as_it_comes(world: World) -> None:
         raw = await dial(network, port)
         raw.transport.write(get())
         answer = await raw.until(b"first\r\n")
-        assert answer.endswith(b"transfer-encoding: chunked\r\ncontent-type: text/plain\r\n\r\n5\r\nfirst\r\n")
+        assert answer.endswith(
+            b"transfer-encoding: chunked\r\ncontent-type: text/plain\r\n\r\n5\r\nfirst\r\n"
+        )
         go_on.set()
         assert (await raw.until(b"0\r\n\r\n")).endswith(b"6\r\nsecond\r\n0\r\n\r\n")
         await server.close(0)

@@ -57,7 +57,9 @@ World = RealWorld | MemoryWorld
 
 WORLDS: dict[str, Callable[[], World]] = {
     "asyncio": lambda: RealWorld(asyncio.new_event_loop),
-    "uvloop": lambda: RealWorld(cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)),
+    "uvloop": lambda: RealWorld(
+        cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+    ),
     "memory": MemoryWorld,
 }
 

@@ -46,7 +46,7 @@ def verify(
     log_key: str,
     as_json: bool,
 ) -> None:
-    """Recompute what was published, from published files alone.
+    r"""Recompute what was published, from published files alone.
 
     \b
     penstock verify --epoch E            prints `identical`, or the first difference

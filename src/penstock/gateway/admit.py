@@ -120,13 +120,15 @@ class Admission:
         key.running += 1
         self.running += 1
         key.payer.key_hash = key.key_hash
+        hold = None
         try:
             hold = await self._leases.hold(key.payer, hold_nano)
-        except BaseException as error:
-            self.left(key)
-            if isinstance(error, BadKey):
-                self._refuse(key.key_hash)
+        except BadKey:
+            self._refuse(key.key_hash)
             raise
+        finally:
+            if hold is None:
+                self.left(key)
         return Ticket(self, key, hold)
 
     def left(self, key: Key) -> None:

@@ -156,7 +156,8 @@ class Attempt:
 
     async def _send(self, head_ms: int) -> StreamReply:
         """The reply's head. A connection that died unused is not the miner's failure, so the same
-        order is sent once more; a miner that did see it refuses the replay."""
+        order is sent once more; a miner that did see it refuses the replay.
+        """
         try:
             return await self._send_once(head_ms)
         except PeerClosed as error:

@@ -5,7 +5,7 @@ can happen, whatever is cancelled afterwards.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.gateway.admit import Ticket
 from penstock.gateway.attempts import Attempt
@@ -44,6 +44,10 @@ class Closing:
     metrics: Metrics
     errands: Errands
     deadlines: Deadlines
+    leaving: dict[str, None] = field(default_factory=dict)
+    """Orders whose client has gone and that are being seen off."""
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the last of them is closed."""
 
     def close(self, attempt: Attempt, ticket: Ticket, *, is_cancelled: bool = False) -> Closed:
         """Decide, sign and queue the record. The hold is settled by whoever ends the request."""
@@ -71,6 +75,8 @@ class Closing:
     ) -> None:
         """The client has gone: take the order and its ticket over and see both to their end."""
         ticket.hand_over()
+        self.leaving[attempt.placed.order.order_id] = None
+        self.quiet.clear()
         self.errands.start("abandoned", self._see_off(attempt, ticket, opening))
 
     async def _see_off(
@@ -90,7 +96,19 @@ class Closing:
             closed = self.close(attempt, ticket, is_cancelled=True)
             ticket.settle(closed.end.charge_nano)
             self.metrics.count("gateway_requests_total", outcome=closed.end.outcome.value)
+            self.leaving.pop(attempt.placed.order.order_id)
+            if not self.leaving:
+                self.quiet.set()
             await attempt.cut()
+
+    async def wait_quiet(self, *, deadline_ms: int) -> None:
+        """Until every lost client's order is closed; past the deadline they are closed as they are."""
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                while self.leaving:
+                    await self.quiet.wait()
+        except TimeoutError:
+            await self.errands.close(deadline_ms=deadline_ms)
 
     def _countersign(self, attempt: Attempt, proven: Proven, end: End) -> Countersign:
         signed = proven.signed_receipt

@@ -13,7 +13,8 @@ _encode = msgspec.json.Encoder().encode
 @dataclass(slots=True)
 class Asked:
     """One chute since this gateway started. `refused` requests found no room; both are in
-    `requests`. `busy_us` is the time of all answers."""
+    `requests`. `busy_us` is the time of all answers.
+    """
 
     requests: int = 0
     refused: int = 0

@@ -216,3 +216,14 @@ class MinerFailed(GatewayError):
     def text(self) -> str:
         tried = "The one miner that could be" if self.tries == 1 else f"All {self.tries} miners"
         return f"{tried} tried failed ({self.reason}). Nothing was charged. Try again."
+
+
+@dataclass(eq=False, kw_only=True)
+class StartRefused(Exception):
+    """The gateway cannot start as it is configured: the operator has to change something."""
+
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"The gateway cannot start: {self.reason}. {self.remedy}"

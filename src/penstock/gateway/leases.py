@@ -79,7 +79,7 @@ class Hold:
 
     __slots__ = ("_is_settled", "_leases", "lease", "nano", "payer")
 
-    def __init__(self, leases: "Leases", payer: Payer, lease: Lease, nano: int) -> None:
+    def __init__(self, leases: "Leases", payer: Payer, lease: Lease, *, nano: int) -> None:
         self._leases = leases
         self._is_settled = False
         self.payer = payer
@@ -184,7 +184,7 @@ class Leases:
                 async with asyncio.timeout(beat_ms / 1000):
                     await self._wanted.wait()
             except TimeoutError:
-                pass
+                pass  # nobody was in a hurry: it is simply time again
             self._wanted.clear()
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ class Leases:
         lease = payer.lease
         if lease is None or not self._is_live(lease):
             return None
-        return Hold(self, payer, lease, nano) if lease.free_nano >= nano else None
+        return Hold(self, payer, lease, nano=nano) if lease.free_nano >= nano else None
 
     async def _extend(self, payer: Payer, nano: int) -> Hold:
         """A hold after the ledger extended the lease, or opened one if there was none."""

@@ -75,9 +75,9 @@ class Recorder:
         data = _encode({"lease_id": lease_id, "close": True})
         self._put(Parcel(self._lease_subject, data, f"{lease_id}/close"))
 
-    def all_leases_closed(self, gateway: str, *, event_id: str) -> None:
-        """The gateway has just started: whatever its former life held is free."""
-        data = _encode({"lease_id": "*", "close": True, "gateway": gateway})
+    def all_leases_closed(self, gateway: str, *, event_id: str, at_ms: int) -> None:
+        """The gateway has just started, at `at_ms`: whatever its former life held is free."""
+        data = _encode({"lease_id": "*", "close": True, "gateway": gateway, "at_ms": at_ms})
         self._put(Parcel(self._lease_subject, data, event_id))
 
     def recent(self, order_id: str) -> dict[str, Any] | None:

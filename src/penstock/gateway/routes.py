@@ -76,7 +76,7 @@ class Pages:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    async def models(self, request: Request) -> Response:
+    async def models(self, _: Request) -> Response:
         """`GET /v1/models`: the newest chute of every name."""
         directory = self._gateway.directory
         cards = [
@@ -94,7 +94,8 @@ class Pages:
 
     async def receipt(self, request: Request) -> Response:
         """`GET /v1/receipts/{id}`: the ledger's answer, with its proof; until the ledger has the
-        record, this gateway's copy with `seq` -1. Raises ReceiptUnknown, BooksBehind."""
+        record, this gateway's copy with `seq` -1. Raises ReceiptUnknown, BooksBehind.
+        """
         gateway, order_id = self._gateway, request.params["id"]
         if len(order_id) > ORDER_ID_CHARS_MAX:
             raise ReceiptUnknown(order_id=order_id)
@@ -130,7 +131,7 @@ class Pages:
             raise BooksBehind(what="The ledger does not answer.") from error
         return Response(reply.status, reply.body, JSON_HEADERS)
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, _: Request) -> Response:
         """`GET /health`: what is there, for whoever starts or watches this gateway."""
         gateway = self._gateway
         health = {
@@ -144,6 +145,6 @@ class Pages:
         }
         return json_response(200, health)
 
-    async def metrics(self, request: Request) -> Response:
+    async def metrics(self, _: Request) -> Response:
         """`GET /metrics`: Prometheus text."""
         return Response(200, self._gateway.metrics.render(), (("content-type", METRICS_TYPE),))

@@ -33,7 +33,6 @@ from penstock.spec.stream import RECEIPT_HEADER
 COUNTERSIGN_HEADER = "x-penstock-countersign"
 CHARGE_HEADER = "x-penstock-charge"
 SEED_BYTES = 8
-QUIET_POLL_MS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,9 @@ class Gateway:
         """Start the loops: records, directory, leases, demand."""
         beat_ms = self.params.beat_ms
         former = f"start/{self.entropy(16).hex()}"
-        self.recorder.all_leases_closed(self.sign.identity, event_id=former)
+        self.recorder.all_leases_closed(
+            self.sign.identity, event_id=former, at_ms=self.clock.now_ms()
+        )
         crash = crash_recorder(self.metrics)
         for name, loop in (
             ("records", self.recorder.publish),
@@ -141,12 +142,7 @@ class Gateway:
 
     async def stop(self) -> None:
         """After the server has closed: see lost clients' orders off, give leases back, flush."""
-        try:
-            async with asyncio.timeout(self.deadlines.cancel_wait_ms / 1000):
-                while len(self.errands):
-                    await asyncio.sleep(QUIET_POLL_MS / 1000)
-        except TimeoutError:
-            await self.errands.close(deadline_ms=self.deadlines.cancel_wait_ms)
+        await self.closing.wait_quiet(deadline_ms=2 * self.deadlines.cancel_wait_ms)
         self.leases.close()
         await self.demand.put_changes()
         await self.recorder.flush(deadline_ms=self.deadlines.flush_ms)

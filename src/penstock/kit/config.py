@@ -125,9 +125,9 @@ def _has_default(each: "dataclasses.Field[Any]") -> bool:
 def _check_secret_default(each: "dataclasses.Field[Any]", hint: Any) -> None:
     """A bug in our own code: a secret that everybody can read in the source is none."""
     if Secret in _choices(hint):
-        given = each.default not in (dataclasses.MISSING, None)
-        made = each.default_factory is not dataclasses.MISSING
-        assert not (given or made), f"the secret {each.name} must not have a default value"
+        has_none = each.default in (dataclasses.MISSING, None)
+        has_none = has_none and each.default_factory is dataclasses.MISSING
+        assert has_none, f"the secret {each.name} must not have a default value"
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -149,14 +149,11 @@ def _from_toml(hint: Any, value: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError("it must be a list")
         return tuple(_from_toml(get_args(kind)[0], item) for item in value)
-    if kind in (int, bool):
-        # bool is an int in Python; in a configuration it is not.
-        if type(value) is not kind:
-            raise ValueError(f"it must be {_spoken(kind)}")
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"it must be {_spoken(kind)}")
-    return _from_text(kind, value)
+    # By exact type: bool is an int in Python, in a configuration it is not.
+    wanted = kind if kind in (int, bool) else str
+    if type(value) is not wanted:
+        raise ValueError(f"it must be {_spoken(wanted)}")
+    return _from_text(kind, value) if wanted is str else value
 
 
 def _from_text(hint: Any, text: str) -> Any:

@@ -22,6 +22,15 @@ PUBLIC_KEY_HEX = re.compile(r"[0-9a-f]{64}")
 ADDRESS_HEX = re.compile(r"[0-9a-f]{40}")
 SIGNATURE_HEX = re.compile(r"[0-9a-f]{128}")
 RECOVERABLE_HEX = re.compile(r"[0-9a-f]{130}")
+# Points whose multiples are few (order 1, 2, 4 or 8), by their y: under such a "key" signatures can
+# be made up by anybody; all zeros, the value of a field nobody filled in, is one of them.
+ED25519_P = 2**255 - 19
+ED25519_Y_MASK = 2**255 - 1
+ED25519_Y_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+ED25519_Y_REFUSED = frozenset(
+    {0, 1, ED25519_P - 1, ED25519_Y_OF_ORDER_8, ED25519_P - ED25519_Y_OF_ORDER_8}
+)
+SR25519_REFUSED = "00" * 32
 # Half of the order of secp256k1: EIP-2 lets only the smaller of the two valid s count.
 SECP256K1_S_MAX = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 # EIP-191 personal_sign adds this to the recovery number.
@@ -166,6 +175,10 @@ def address_of(point: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=PARSED_KEYS_MAX)
 def _parsed_ed25519(public: str) -> Ed25519PublicKey:
+    """Raises ValueError for what is no point, a second spelling of one, or a refused one."""
+    y = int.from_bytes(bytes.fromhex(public), "little") & ED25519_Y_MASK
+    if y >= ED25519_P or y in ED25519_Y_REFUSED:
+        raise ValueError("not a key that can sign for one person only")
     return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
 
 
@@ -181,6 +194,8 @@ def _verify_ed25519(public: str, digest: bytes, signature_hex: str) -> bool:
 
 def _verify_sr25519(public: str, digest: bytes, signature_hex: str) -> bool:
     if not PUBLIC_KEY_HEX.fullmatch(public) or not SIGNATURE_HEX.fullmatch(signature_hex):
+        return False
+    if public == SR25519_REFUSED:
         return False
     import sr25519
 

@@ -6,7 +6,6 @@ point means that it comes again, and everything it would do is done once by its 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -64,14 +63,8 @@ class Consumer:
             group.create_task(self._work(self._queue), name="ledger-intake")
 
     async def _pump(self, queue: asyncio.Queue[Delivery]) -> None:
-        stream = self.bus.consume(SUBJECT, group=GROUP)
-        if hasattr(stream, "aclose"):
-            async with aclosing(stream):
-                async for delivery in stream:
-                    await queue.put(delivery)
-        else:
-            async for delivery in stream:
-                await queue.put(delivery)
+        async for delivery in self.bus.consume(SUBJECT, group=GROUP):
+            await queue.put(delivery)
 
     async def _work(self, queue: asyncio.Queue[Delivery]) -> None:
         while True:

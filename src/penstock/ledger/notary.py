@@ -30,7 +30,8 @@ class Notary:
 
     def checkpoint(self, frontier: Frontier) -> str:
         """The signed note over this state of the log. Signing the same state twice gives the same
-        bytes (ed25519), so the newest one is kept."""
+        bytes (ed25519), so the newest one is kept.
+        """
         if self._last is not None and self._last[0] == frontier:
             return self._last[1]
         text = Checkpoint(origin=self._origin, size=frontier.size, root=frontier.root()).text()

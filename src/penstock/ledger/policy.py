@@ -5,9 +5,11 @@ waits, reads a clock or writes: the service loads the view and applies the batch
 
 Who pays for a record (from `spec.receipts.judge`): the payer, out of the lease its gateway names.
 If that lease is not there, not this gateway's or this payer's, closed, or has too little left, the
-gateway has let its operator down: the payer pays nothing and the operator pays, as it does when the
-gateway never spoke. An operator without the money is advanced it by `mint` (`advance/<order>`): the
-miner is paid in any case, the books balance, and the advances say what the operator owes.
+gateway has let its operator down: the payer pays nothing and the operator pays the whole charge, so
+that miner and pool get what the public record says. When the gateway never spoke the record charges
+nobody, and the operator pays the miner's part of what it earned. An operator without the money is
+advanced it by `mint` (`advance/<order>`): the miner is paid in any case, the books balance, and the
+advances say what the operator owes.
 """
 
 from collections.abc import Iterable
@@ -40,6 +42,7 @@ from penstock.spec.books import (
     apply,
     charge_legs,
     miner_account,
+    owed_legs,
     payer_account,
     pool_part,
 )
@@ -182,23 +185,30 @@ class Draft:
         return Fate.DISPUTED
 
     def _pay(self, judged: Judged) -> Fate:
-        earned, fees = judged.judgement.earned_nano, self.params.fees
-        if not earned:
-            return Fate.POSTED
-        assert self.epoch is not None
-        pool_nano = self.epoch.pool_nano + pool_part(earned, fees)
-        self.set_epoch(replace(self.epoch, pool_nano=pool_nano))
-        miner, posting = judged.judgement.order.miner, f"record/{judged.order_id}"
-        if judged.judgement.charge_nano and self._can_capture(judged):
+        judgement, fees = judged.judgement, self.params.fees
+        miner, posting = judgement.order.miner, f"record/{judged.order_id}"
+        charge = judgement.charge_nano
+        self._add_to_pool(charge)
+        if charge and self._can_capture(judged):
             payer = payer_account(judged.account)
-            legs = charge_legs(miner, earned, fees=fees, paid_by=payer)
+            legs = charge_legs(miner, charge, fees=fees, paid_by=payer)
             self.post(Capture(id=posting, hold=judged.lease_id, legs=legs))
             return Fate.POSTED
-        legs = charge_legs(miner, earned, fees=fees, paid_by=OPERATOR)
-        if legs:
-            self._advance(judged.order_id, legs)
-            self.post(Post(id=posting, legs=legs))
+        if charge:
+            legs = charge_legs(miner, charge, fees=fees, paid_by=OPERATOR)
+        else:
+            legs = owed_legs(miner, judgement.earned_nano, fees=fees)
+        if not legs:
+            return Fate.POSTED
+        self._advance(judged.order_id, legs)
+        self.post(Post(id=posting, legs=legs))
         return Fate.OPERATOR_PAID
+
+    def _add_to_pool(self, charge_nano: int) -> None:
+        part = pool_part(charge_nano, self.params.fees)
+        if part:
+            assert self.epoch is not None, "records are logged in an epoch"
+            self.set_epoch(replace(self.epoch, pool_nano=self.epoch.pool_nano + part))
 
     def _can_capture(self, judged: Judged) -> bool:
         lease = self.lease(judged.lease_id)
@@ -298,13 +308,15 @@ class Draft:
     def close_epoch(self, at_ms: int) -> EpochState:
         """End the open epoch in the log and open the next one; returns the closed one."""
         assert self.epoch is not None and not self._entries, "a close is a batch of its own"  # noqa: PT018
-        number = self.epoch.epoch
-        body = to_plain(Close(epoch=number, at_ms=at_ms))
+        number, previous = self.epoch.epoch, self.epoch.previous
+        body = to_plain(Close(epoch=number, previous=previous, at_ms=at_ms))
         seq = self.append(Entry(kind=EntryKind.CLOSE, entry_id=f"close/{number}", body=body))
         closed = replace(self.epoch, close_seq=seq, closed_ms=at_ms)
         self._epochs[number] = closed
-        self.epoch = EpochState(epoch=number + 1, first_seq=seq + 1)
-        self._epochs[number + 1] = self.epoch
+        # Epochs that passed while the ledger was down hold nothing and are left out.
+        following = max(number + 1, at_ms // self.params.epoch_ms)
+        self.epoch = EpochState(epoch=following, first_seq=seq + 1, previous=number)
+        self._epochs[following] = self.epoch
         return closed
 
     def settle(

@@ -2,7 +2,7 @@
 
 Everything is made from what the store has committed, so a file that could not be written (a full
 disk, a crash) is simply made again; the same log gives the same bytes. An epoch counts as published
-only when all of its files are durable.
+only when all of its files are durable. JSON files are canonical bytes.
 """
 
 import base64
@@ -12,12 +12,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import msgspec
-
 from penstock.kit.ports import Files
 from penstock.ledger.notary import Notary
 from penstock.ledger.ports import LogReading
 from penstock.ledger.state import ENTRIES_PAGE_MAX, EpochState, Logged
+from penstock.spec.canon import canonical
 from penstock.spec.entries import Row
 from penstock.spec.log import Frontier
 
@@ -40,7 +39,7 @@ class Publisher:
 
     def write_operator(self, about: dict[str, str]) -> None:
         """`operator.json`: who runs this log and with which key."""
-        self.files.write(OPERATOR_FILE, _json(about))
+        self.files.write(OPERATOR_FILE, canonical(about))
 
     async def publish(self, state: EpochState) -> None:
         """The segment of a closed epoch, then `epoch.json`, then the checkpoint at its end."""
@@ -58,13 +57,13 @@ class Publisher:
             "checkpoint": note,
         }
         self.files.write(segment_file(state.epoch), segment)
-        self.files.write(epoch_file(state.epoch), _json(about))
+        self.files.write(epoch_file(state.epoch), canonical(about))
         self.files.write(CHECKPOINT_FILE, note.encode())
 
     async def publish_outcome(
         self, epoch: int, entries: Sequence[Logged], *, frontier: Frontier
     ) -> None:
-        """`outcome.json`: reports and settlement of an epoch, proven under this state of the log."""
+        """`outcome.json`: charter, reports and settlement, proven under this state of the log."""
         proven = await self.notary.prove(tuple(one.seq for one in entries), frontier)
         listed = [
             {
@@ -75,7 +74,7 @@ class Publisher:
             for one, proof in zip(entries, proven.proofs, strict=True)
         ]
         about = {"epoch": epoch, "checkpoint": proven.checkpoint, "entries": listed}
-        self.files.write(outcome_file(epoch), _json(about))
+        self.files.write(outcome_file(epoch), canonical(about))
         self.files.write(CHECKPOINT_FILE, proven.checkpoint.encode())
 
     async def _segment(self, first_seq: int, count: int) -> bytes:
@@ -158,7 +157,3 @@ def _columns(group: Sequence[Logged]) -> dict[str, list[object]]:
     for name, _ in ROW_COLUMNS:
         columns[name] = [None if one.row is None else getattr(one.row, name) for one in group]
     return columns
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value, order="deterministic") + b"\n"

@@ -54,7 +54,8 @@ SEQ_MAX = 2**62
 @dataclass
 class Ledger:
     """Give it ports, `await start()`, then keep `run()` going. `charter` is signed by the operator
-    it names and names this ledger's key."""
+    it names and names this ledger's key.
+    """
 
     charter: Signed
     params: Params
@@ -66,7 +67,6 @@ class Ledger:
     clock: Clock
     entropy: Entropy
     metrics: Metrics
-    ledger_url: str
     writer: Writer = field(init=False)
     consumer: Consumer = field(init=False)
     upkeep: Upkeep = field(init=False)
@@ -103,7 +103,6 @@ class Ledger:
                 "log_key": self.key.identity,
                 "operator": charter.operator,
                 "network": charter.network,
-                "ledger_url": self.ledger_url,
             },
         )
 
@@ -259,6 +258,10 @@ class Ledger:
         if state is None or state.close_seq < 0:
             raise Rejected("epoch_open", f"epoch {report.epoch} is not closed")
         check_seat(report.validator, self.charter_at(state.close_seq))
+        size = state.close_seq + 1
+        root = (await self.notary.frontier_at(size)).root().hex()
+        if (report.log_size, report.log_root) != (size, root):
+            raise Rejected("other_log", f"epoch {report.epoch} ends at size {size}, root {root}")
         entry = report_entry(report, signed)
         settled = (EntryKind.SETTLEMENT, f"settlement/{report.epoch}")
 

@@ -36,11 +36,13 @@ class Lease:
 class EpochState:
     """How far an epoch has come: open, closed, published, settled, done. -1 means not yet.
 
-    `pool_nano` is the sum of the pool parts of its records.
+    `pool_nano` is the sum of the pool parts of its records' charges.
     """
 
     epoch: int
     first_seq: int
+    previous: int = -1
+    """The epoch that was closed before this one."""
     close_seq: int = -1
     closed_ms: int = -1
     published_ms: int = -1

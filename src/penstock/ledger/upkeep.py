@@ -28,7 +28,6 @@ from penstock.spec.messages import Charter
 
 TICK_MS_MAX = 500
 TICKS_PER_EPOCH = 60
-CLOSES_PER_STEP_MAX = 64
 EPOCHS_PER_STEP_MAX = 256
 
 CharterAt = Callable[[int], Charter]
@@ -70,7 +69,7 @@ class Upkeep:
     async def step(self) -> None:
         """Everything that is due. Raises StoreDown; a full disk is remembered, not raised."""
         await self._release_expired()
-        await self._close_epochs()
+        await self._close_epoch()
         await self._finish_epochs()
 
     async def _release_expired(self) -> None:
@@ -91,7 +90,7 @@ class Upkeep:
         released = await self.writer.decide(Wanted(leases_due_ms=due_ms), decide)
         self.metrics.count("ledger_leases_expired_total", released)
 
-    async def _close_epochs(self) -> None:
+    async def _close_epoch(self) -> None:
         params = self.writer.params
 
         def decide(draft: Draft) -> EpochState | None:
@@ -103,10 +102,8 @@ class Upkeep:
                 return None
             return draft.close_epoch(now_ms)
 
-        for _ in range(CLOSES_PER_STEP_MAX):
-            closed = await self.writer.decide(Wanted(), decide)
-            if closed is None:
-                return
+        closed = await self.writer.decide(Wanted(), decide)
+        if closed is not None:
             _log.info("epoch.closed", epoch=closed.epoch, pool_nano=closed.pool_nano)
 
     async def _finish_epochs(self) -> None:
@@ -160,7 +157,7 @@ class Upkeep:
         params, charter = self.writer.params, self.charter_at(state.close_seq)
 
         def decide(draft: Draft) -> EpochState:
-            reports = sorted(draft.view.entries.values(), key=lambda one: one.seq)
+            reports = sorted(draft.view.entries.values(), key=_seq)
             now_ms = self.clock.now_ms()
             if not is_due(state, reports, charter=charter, params=params, now_ms=now_ms):
                 return state
@@ -174,6 +171,13 @@ class Upkeep:
         view = await self.writer.look(self._reports_wanted(state))
         settled = await self.store.entry((EntryKind.SETTLEMENT, f"settlement/{state.epoch}"))
         assert settled is not None, "a settled epoch has its entry"
+        charters = await self.store.entries_under(
+            EntryKind.CHARTER, prefix="", seq_max=state.close_seq
+        )
         reports = [one for one in view.entries.values() if one.seq < settled.seq]
-        entries: list[Logged] = [*sorted(reports, key=lambda one: one.seq), settled]
+        entries: list[Logged] = [charters[-1], *sorted(reports, key=_seq), settled]
         await self._publisher.publish_outcome(state.epoch, entries, frontier=view.frontier)
+
+
+def _seq(logged: Logged) -> int:
+    return logged.seq

@@ -7,7 +7,7 @@ from penstock.market.offers import Offers
 from penstock.market.ports import Chute
 from penstock.market.usage import Counted
 from penstock.spec.demand import Usage, asked, target
-from penstock.spec.messages import Claimed, Presence, Roll, Target, Targets
+from penstock.spec.messages import Claimed, Manifest, Presence, Roll, Target, Targets
 from penstock.spec.params import Params
 
 ROLL_PRESENCES_MAX = 1_000
@@ -17,7 +17,8 @@ ROLL_PRESENCES_MAX = 1_000
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What the market saw in one epoch. `chutes` are in the order of publishing, `targets` are
-    those that were in force, `bounties` were outstanding."""
+    those that were in force, `bounties` were outstanding, `roomy` are the instances that had room.
+    """
 
     epoch: int
     chutes: Sequence[Chute]
@@ -25,6 +26,7 @@ class Measured:
     presences: Sequence[Presence]
     targets: Mapping[str, Target]
     bounties: Mapping[str, int]
+    roomy: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,45 +43,51 @@ def close_epoch(
 ) -> Outcome:
     """Targets for what comes next, and the roll of who was here.
 
-    A name's older manifests want no instances of their own any more. `is_sponsored(owner)` says
-    whether an owner's `instances_min` counts. A bounty goes to the miner of the instance that has
-    been live the longest at the epoch's end, ties to the lower name: whoever claims must have stayed.
+    `is_sponsored(owner)` says whether an owner's `instances_min` counts. A bounty goes to the miner
+    of the instance that has been live the longest at the epoch's end, ties to the lower name:
+    whoever claims must have stayed.
     """
-    newest = {one.manifest.name: one.chute for one in measured.chutes}
-    targets = []
-    for one in measured.chutes:
-        wanted = newest[one.manifest.name] == one.chute
-        found = _target(one, measured, offers, params=params, is_wanted=wanted)
-        if wanted and not is_sponsored(one.manifest.owner):
-            found = _target(_unsponsored(one), measured, offers, params=params, is_wanted=True)
-        if found is not None:
-            targets.append(found)
+    manifests = _effective(measured.chutes, is_sponsored)
+    found = ((chute, _target(chute, manifests, measured, offers, params)) for chute in manifests)
+    targets = tuple(replace(one, chute=chute) for chute, one in found if one is not None)
     claims = tuple(
         Claimed(miner=miner, chute=chute, points=points)
         for chute, points in sorted(measured.bounties.items())
         if (miner := _claimant(chute, offers))
     )
-    bounties = {one.chute: one.bounty_points for one in targets if one.bounty_points}
     return Outcome(
-        targets=Targets(epoch=measured.epoch, targets=tuple(targets)),
-        rolls=_rolls(measured.epoch, _asked(measured, offers), claims),
-        bounties=bounties,
+        targets=Targets(epoch=measured.epoch, targets=targets),
+        rolls=_rolls(measured.epoch, _asked(measured, offers, manifests), claims),
+        bounties={one.chute: one.bounty_points for one in targets if one.bounty_points},
     )
 
 
-def _unsponsored(one: Chute) -> Chute:
-    return replace(one, manifest=replace(one.manifest, instances_min=0))
+def _effective(chutes: Sequence[Chute], is_sponsored: Callable[[str], bool]) -> dict[str, Manifest]:
+    """Manifests by chute as demand reads them: the minimum counts only where somebody pays for it,
+    and only in the newest manifest of a name.
+    """
+    newest = {one.manifest.name: one.chute for one in chutes}
+    return {
+        one.chute: one.manifest
+        if newest[one.manifest.name] == one.chute and is_sponsored(one.manifest.owner)
+        else replace(one.manifest, instances_min=0)
+        for one in chutes
+    }
 
 
 def _target(
-    one: Chute, measured: Measured, offers: Offers, *, params: Params, is_wanted: bool
+    chute: str,
+    manifests: Mapping[str, Manifest],
+    measured: Measured,
+    offers: Offers,
+    params: Params,
 ) -> Target | None:
-    """A chute's next target; None for an old manifest that nobody uses or serves."""
-    manifest = one.manifest if is_wanted else replace(one.manifest, instances_min=0)
-    counted = measured.usage.get(one.chute, Counted())
-    serving = len(offers.serving(one.chute))
-    previous = measured.targets.get(one.chute)
-    if not is_wanted and not serving and not counted.requests:
+    """A chute's next target; None where there is nothing to say: nobody wants, uses or serves it."""
+    manifest = manifests[chute]
+    counted = measured.usage.get(chute, Counted())
+    serving = len(offers.serving(chute))
+    previous = measured.targets.get(chute)
+    if not (manifest.instances_min or serving or counted.requests or previous):
         return None
     usage = Usage(
         requests=counted.requests,
@@ -89,19 +97,24 @@ def _target(
         parallel=manifest.limits.parallel_max,
     )
     found = target(manifest, usage, params=params, previous=previous)
-    # The minimum that counts may differ from the signed one; the chute is the signed one's digest.
-    return replace(found, chute=one.chute)
+    is_over = not (found.instances or serving or counted.requests)
+    return None if is_over else found
 
 
-def _asked(measured: Measured, offers: Offers) -> list[Presence]:
-    """Presences with `asked` set for those that the target in force asked for."""
-    minimum = {one.chute: one.manifest.instances_min for one in measured.chutes}
+def _asked(measured: Measured, offers: Offers, manifests: Mapping[str, Manifest]) -> list[Presence]:
+    """Presences with `asked` set: live at the epoch's end, among the first that the target in force
+    asked for, and with room at some time in the epoch (who never has room does not stand by).
+    """
     chosen: set[tuple[str, str]] = set()
     for chute in {one.chute for one in measured.presences}:
         in_force = measured.targets.get(chute)
-        count = in_force.instances if in_force is not None else minimum.get(chute, 0)
+        minimum = manifests[chute].instances_min if chute in manifests else 0
+        count = minimum if in_force is None else in_force.instances
         chosen.update((chute, name) for name in asked(offers.standing(chute), count))
-    return [replace(one, asked=(one.chute, one.instance) in chosen) for one in measured.presences]
+    return [
+        replace(one, asked=(one.chute, one.instance) in chosen and one.instance in measured.roomy)
+        for one in measured.presences
+    ]
 
 
 def _claimant(chute: str, offers: Offers) -> str:

@@ -131,7 +131,7 @@ class Unavailable(MarketError):
 
 
 @dataclass(eq=False, kw_only=True)
-class WrongCharter(Exception):  # noqa: N818 - reads as a state where it is raised
+class WrongCharter(Exception):
     """The market is started with a charter that is not its own."""
 
     reason: str

@@ -1,5 +1,6 @@
 """The live offers, in memory: taken, renewed, withdrawn, expired. Miners renew them every beat, so a
-market that starts anew knows them again within one."""
+market that starts anew knows them again within one.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -58,7 +58,8 @@ class MarketStore(Protocol):
 
     async def save_epoch(self, words: EpochWords, *, bounties: Mapping[str, int]) -> None:
         """Keep an epoch's words and replace the bounties, at once. An epoch is kept once: what was
-        saved first stands."""
+        saved first stands.
+        """
         ...
 
     async def pending(self) -> tuple[EpochWords, ...]:

@@ -49,6 +49,12 @@ class PresenceBook:
         self._lines: dict[Key, _Line] = {}
         self._key_of: dict[str, Key] = {}
         self._by_miner: dict[str, int] = {}
+        self._roomy: set[str] = set()
+
+    @property
+    def roomy(self) -> frozenset[str]:
+        """Instances that had room in at least one beat of this epoch."""
+        return frozenset(self._roomy)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -63,6 +69,8 @@ class PresenceBook:
         if before is not None and before != key:
             self.leave(offer.instance, now_ms=now_ms)
         self._key_of[offer.instance] = key
+        if offer.room:
+            self._roomy.add(offer.instance)
         if line is None:
             self._lines[key] = _Line(first_ms=now_ms, last_ms=now_ms)
         elif line.is_open:

@@ -12,11 +12,11 @@ from hashlib import sha256
 
 import msgspec
 
-from penstock.kit.ports import Clock
 from penstock.miner.charter import Trust
 from penstock.miner.errors import OrderRefused
 from penstock.miner.instance import Instance
 from penstock.miner.replay import ReplayGuard
+from penstock.miner.timing import MarketTime
 from penstock.spec.errors import Expired, SpecError
 from penstock.spec.keys import Signed, open_signed, parse_signed, signed_digest
 from penstock.spec.messages import Order, check_order
@@ -41,10 +41,10 @@ class Admitted:
 
 @dataclass(slots=True)
 class Admission:
-    """Checks orders for one miner. `clock` follows the market's time."""
+    """Checks orders for one miner."""
 
     miner: str
-    clock: Clock
+    time: MarketTime
     trust: Trust
     replay: ReplayGuard
     find: FindInstance
@@ -55,21 +55,19 @@ class Admission:
 
         The order is remembered: the same one again is refused with `order_replayed`.
         """
-        now_ms = self.clock.now_ms()
+        now_ms = self.time.now_ms()
         signed = parse_header(header)
         order = self._checked(signed, sha256(body).hexdigest(), now_ms=now_ms)
         if order.path != path:
             raise OrderRefused(400, "bad_order", f"The order is for {order.path}, not for {path}.")
         instance = self._instance(order)
         self._check_pay(order, instance, now_ms=now_ms)
-        if self.replay.has_seen(order.order_id, issued_ms=order.issued_ms):
+        if self._is_old(order) or self.replay.has_seen(order.order_id):
             raise OrderRefused(409, "order_replayed", "This order was served before.")
         if self.replay.is_full(now_ms=now_ms):
             raise OrderRefused(503, "no_capacity", "Too many orders are remembered at once.")
         self.replay.remember(order.order_id, deadline_ms=order.deadline_ms, now_ms=now_ms)
-        return Admitted(
-            order=order, signed=signed, digest=signed_digest(signed), instance=instance
-        )
+        return Admitted(order=order, signed=signed, digest=signed_digest(signed), instance=instance)
 
     def proof(self, body: bytes) -> Order:
         """The order that a cancel shows as its proof. Raises OrderRefused.
@@ -84,6 +82,10 @@ class Admission:
         if signed.signer != order.gateway or order.miner != self.miner:
             raise OrderRefused(403, "bad_order", "The order is not of its gateway, or not for us.")
         return order
+
+    def _is_old(self, order: Order) -> bool:
+        """Was it issued before this process could serve any? A former life may have served it."""
+        return order.issued_ms < self.time.first_ms - self.params.clock_skew_max_ms
 
     def _checked(self, signed: Signed, body_digest: str, *, now_ms: int) -> Order:
         """Its gateway signed it for this miner and these bytes, and it has not expired."""

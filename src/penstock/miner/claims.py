@@ -42,9 +42,7 @@ class Claims:
 
     async def run(self) -> None:
         """Ask and sync for ever, with a bounded wait when the ledger is down."""
-        backoff = Backoff(
-            delay_ms_min=SYNC_EVERY_MS, delay_ms_max=60_000, steady_ms=SYNC_EVERY_MS
-        )
+        backoff = Backoff(delay_ms_min=SYNC_EVERY_MS, delay_ms_max=60_000, steady_ms=SYNC_EVERY_MS)
         misses = 0
         while True:
             await self.outbox.sync()

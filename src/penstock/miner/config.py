@@ -65,6 +65,9 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The operator's identity; empty trusts the market's word on first contact."""
     tier: Tier = Tier.OPEN
     delegation: dict[str, Any] | None = None
+    engine_env: dict[str, str] = {}
+    """The whole environment of engine processes, for example `CUDA_VISIBLE_DEVICES`."""
+    engine_threads: int = 1
     clock_skew_ms: int = 0
     """Sets this miner's clock off the machine's, to drill what a wrong clock does."""
     log_json: bool = True
@@ -92,9 +95,13 @@ def read_config(path: Path) -> MinerConfig:
 
 
 def parse_config(data: bytes, *, place: str) -> MinerConfig:
-    """The configuration that these bytes spell as JSON. Raises ConfigInvalid."""
+    """The configuration that these bytes spell: JSON, or TOML if the place says so.
+
+    Raises ConfigInvalid.
+    """
     try:
-        config = msgspec.json.decode(data, type=MinerConfig)
+        decode = msgspec.toml.decode if place.endswith(".toml") else msgspec.json.decode
+        config = decode(data, type=MinerConfig)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigInvalid(place=place, reason=str(error)) from error
     return check_config(config, place=place)
@@ -110,6 +117,8 @@ def check_config(config: MinerConfig, *, place: str) -> MinerConfig:
         reason = "`market_url` starts with http:// or https://"
     elif not 0 <= config.price_share_ppm <= PPM:
         reason = f"`price_share_ppm` is from 0 to {PPM}"
+    elif config.engine_threads < 1:
+        reason = "`engine_threads` is at least 1"
     elif config.instances_max < 1:
         reason = "`instances_max` is at least 1"
     elif not config.chutes and not config.auto:

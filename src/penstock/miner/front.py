@@ -15,7 +15,7 @@ Receipts of work go to the outbox before the last bytes go out, so that a crash 
 import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from penstock.kit.errors import EventTooLarge
 from penstock.kit.metrics import Metrics
@@ -61,9 +61,6 @@ class Front:
     metrics: Metrics
     is_draining: Callable[[], bool]
     settle_ms: int
-    _loop_time: Callable[[], float] = field(
-        default=lambda: asyncio.get_running_loop().time(), repr=False
-    )
 
     async def serve(self, request: Request) -> Response | Stream:
         """Answer a request that carries an order."""
@@ -121,13 +118,13 @@ class Front:
             )
         except RequestUnservable as error:
             answer = problem(400, error.code, error.message, param=error.param)
-            return self._finished(admitted, meter, answer, Outcome.COMPLETE)
+            return self._finished(admitted, meter, answer, outcome=Outcome.COMPLETE)
         left_ms = order.deadline_ms - self.clock.now_ms()
         return Job(
             admitted=admitted,
             meter=meter,
             prepared=prepared,
-            deadline_at=self._loop_time() + left_ms / 1000,
+            deadline_at=asyncio.get_running_loop().time() + left_ms / 1000,
             idle_ms=self.deadlines.engine_idle_ms,
         )
 
@@ -149,9 +146,7 @@ class Front:
         except Cancelled:
             ended = True
             gone = problem(CLIENT_CLOSED, "client_cancelled", "The gateway cancelled the order.")
-            answer = self._finished(
-                job.admitted, job.meter, gone, Outcome.CLIENT_CANCELLED, units=NO_UNITS
-            )
+            answer = self._finished(job.admitted, job.meter, gone, outcome=Outcome.CLIENT_CANCELLED)
         finally:
             if not ended:
                 # Our task was cancelled: the connection is gone, and nothing had been sent.
@@ -170,7 +165,11 @@ class Front:
             job.meter.count(counts)
         response = Response(200, answer, (("content-type", "application/json"),))
         return self._finished(
-            job.admitted, job.meter, response, Outcome.COMPLETE, units=job.meter.units()
+            job.admitted,
+            job.meter,
+            response,
+            outcome=Outcome.COMPLETE,
+            units=job.meter.units(),
         )
 
     async def _unusual(self, job: Job, reply: StreamReply) -> Response | None:
@@ -191,7 +190,7 @@ class Front:
             case Meaning.REQUEST_REFUSED:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
                 answer = passed_on(reply.status, body)
-                return self._finished(job.admitted, job.meter, answer, Outcome.COMPLETE)
+                return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
             case Meaning.FAILED:
                 raise EngineLost(f"it answered {head.status} {head.content_type}".strip())
 
@@ -235,10 +234,11 @@ class Front:
                         yield b""
                     yield data
             except EngineLost as lost:
-                if not started and not transcript.reader.finished:
-                    ended = True
-                    raise _Answered(self._failed(job, lost.why)) from lost
-                if not transcript.reader.finished:
+                # What breaks after the answer's own end is no loss to anybody.
+                if not transcript.is_whole:
+                    if not started:
+                        ended = True
+                        raise _Answered(self._failed(job, lost.why)) from lost
                     outcome, why = Outcome.MINER_FAILED, f"The miner's engine was lost: {lost.why}."
             except Cancelled:
                 outcome = Outcome.CLIENT_CANCELLED
@@ -258,16 +258,16 @@ class Front:
 
         Raises EngineLost, Cancelled.
         """
-        while data := await job.read():
+        while not transcript.failed and (data := await job.read()):
             try:
                 out = transcript.feed(data, now_ms=self.clock.now_ms())
             except EventTooLarge as error:
                 raise EngineLost(str(error)) from error
             if out:
                 return out
-            if transcript.failed:
-                raise EngineLost("it reported an error in mid-stream")
-        if transcript.failed or not transcript.reader.finished:
+        if transcript.failed:
+            raise EngineLost("it reported an error in mid-stream")
+        if not transcript.is_whole:
             raise EngineLost("it ended its stream before the answer's end")
         return b""
 
@@ -281,20 +281,20 @@ class Front:
             "This instance has no room for another request. Try another one.",
             headers=RETRY_AFTER,
         )
-        return self._finished(admitted, meter, answer, Outcome.REFUSED)
+        return self._finished(admitted, meter, answer, outcome=Outcome.REFUSED)
 
     def _failed(self, job: Job, why: str) -> Response:
         """The engine was lost before anything had been passed on."""
         answer = problem(502, "miner_failed", f"The miner's engine was lost: {why}. Try again.")
-        return self._finished(job.admitted, job.meter, answer, Outcome.MINER_FAILED)
+        return self._finished(job.admitted, job.meter, answer, outcome=Outcome.MINER_FAILED)
 
     def _finished(
         self,
         admitted: Admitted,
         meter: Meter,
         answer: Response,
-        outcome: Outcome,
         *,
+        outcome: Outcome,
         units: Units = NO_UNITS,
     ) -> Response:
         """A whole answer with its receipt in the header."""
@@ -311,13 +311,14 @@ class Front:
         """Count the end, and keep the receipt until the ledger knows it, if it can earn anything."""
         outcome = Outcome(receipt.body["outcome"])
         units = receipt.body["units"]
-        labels = {"chute_name": admitted.instance.manifest.name}
-        self.metrics.count("miner_orders_total", outcome=outcome.value, **labels)
-        self.metrics.count("miner_prompt_units_total", units["prompt"], **labels)
-        self.metrics.count("miner_completion_units_total", units["completion"], **labels)
-        self.metrics.count("miner_charge_nano_total", receipt.body["charge_nano"], **labels)
+        name = admitted.instance.manifest.name
+        count = self.metrics.count
+        count("miner_orders_total", outcome=outcome.value, chute_name=name)
+        count("miner_prompt_units_total", units["prompt"], chute_name=name)
+        count("miner_completion_units_total", units["completion"], chute_name=name)
+        count("miner_charge_nano_total", receipt.body["charge_nano"], chute_name=name)
         took_ms = receipt.body["last_ms"] - receipt.body["accept_ms"]
-        self.metrics.observe("miner_order_ms", took_ms, **labels)
+        self.metrics.observe("miner_order_ms", took_ms, chute_name=name)
         if outcome in {Outcome.COMPLETE, Outcome.CLIENT_CANCELLED}:
             claim = Claim(admitted.order.order_id, admitted.signed, receipt)
             self.outbox.put(claim, due_ms=self.clock.now_ms() + self.settle_ms)

@@ -79,7 +79,8 @@ class Job:
     async def abort(self) -> None:
         """Cut the call to the engine, whether or not somebody waits for it. Twice is harmless."""
         if self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            if not self._scope.expired():
+                self._scope.reschedule(asyncio.get_running_loop().time())
         else:
             await self._stack.aclose()
 

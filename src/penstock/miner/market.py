@@ -130,9 +130,7 @@ async def ask(
     method, url = request
     headers = JSON_HEADERS if body else ()
     try:
-        reply = await client.call(
-            method, url, headers=headers, body=body, deadline_ms=deadline_ms
-        )
+        reply = await client.call(method, url, headers=headers, body=body, deadline_ms=deadline_ms)
         answer = _decode(reply.body or b"{}")
     except WireError as error:
         raise PeerDown(peer=peer, reason=str(error)) from error

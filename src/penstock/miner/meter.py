@@ -122,7 +122,9 @@ class Meter:
         """`checkpoint`, signed."""
         return sign("checkpoint", self.checkpoint(), key)
 
-    def signed_receipt(self, outcome: Outcome, key: Signer, *, units: Units | None = None) -> Signed:
+    def signed_receipt(
+        self, outcome: Outcome, key: Signer, *, units: Units | None = None
+    ) -> Signed:
         """`receipt`, signed, over `units` (default: those so far)."""
         billed = self.units() if units is None else units
         return sign("receipt", self.receipt(outcome, billed), key)

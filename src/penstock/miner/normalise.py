@@ -95,7 +95,9 @@ class StreamReader:
     def _shown(self, fields: dict[str, Any], *, is_usage_event: bool) -> dict[str, Any]:
         if "model" in fields:
             fields["model"] = self.chute_name
-        if not is_usage_event and (not self.prepared.shows_usage or "usage" in self.prepared.hidden):
+        if not is_usage_event and (
+            not self.prepared.shows_usage or "usage" in self.prepared.hidden
+        ):
             fields.pop("usage", None)
         if "timings" in self.prepared.hidden:
             fields.pop("timings", None)

@@ -124,7 +124,9 @@ class Outbox:
     def _say_full(self) -> None:
         if not self._is_full:
             self._is_full = True
-            _log.error("outbox.disk_full", remedy="free space on the disk of the miner's home folder")
+            _log.error(
+                "outbox.disk_full", remedy="free space on the disk of the miner's home folder"
+            )
 
     def _measure(self) -> None:
         self.metrics.gauge("miner_claims", len(self._claims))

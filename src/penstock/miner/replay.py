@@ -1,7 +1,6 @@
 """Orders that were seen, so that none is served twice.
 
-Each is kept until its own deadline, after which it is refused anyway. What was accepted before a
-restart is not known any more, so orders issued before this process could take any are refused.
+Each is kept until its own deadline, after which it is refused anyway.
 """
 
 from collections import deque
@@ -12,16 +11,15 @@ ORDERS_MAX = 200_000
 
 @dataclass(slots=True)
 class ReplayGuard:
-    """A bounded set of order ids. `since_ms`: orders issued earlier belong to a former life."""
+    """A bounded set of order ids."""
 
-    since_ms: int
     orders_max: int = ORDERS_MAX
     _seen: set[str] = field(default_factory=set)
     _buckets: dict[int, deque[str]] = field(default_factory=dict)
 
-    def has_seen(self, order_id: str, *, issued_ms: int) -> bool:
-        """Was this order taken before, or may it have been?"""
-        return issued_ms < self.since_ms or order_id in self._seen
+    def has_seen(self, order_id: str) -> bool:
+        """Was this order taken before?"""
+        return order_id in self._seen
 
     def is_full(self, *, now_ms: int) -> bool:
         """No room for one more, even after forgetting those whose deadline has passed."""

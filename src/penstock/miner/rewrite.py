@@ -133,9 +133,7 @@ def _count(value: object) -> int | None:
     return value if type(value) is int and value > 0 else None
 
 
-def _set_seed(
-    fields: dict[str, Any], order: Order, capabilities: frozenset[Capability]
-) -> None:
+def _set_seed(fields: dict[str, Any], order: Order, capabilities: frozenset[Capability]) -> None:
     """The order's seed unless the client chose one, so that a validator can ask the same again."""
     if Capability.SEED not in capabilities:
         fields.pop("seed", None)

@@ -24,6 +24,8 @@ class MarketTime:
         self._skew_ms_max = skew_ms_max
         self._was_off = False
         self.is_set = False
+        self.first_ms = 0
+        """The market's time when it was first learned: nothing was served before."""
 
     @property
     def skew_ms(self) -> int:
@@ -52,7 +54,9 @@ class MarketTime:
         if self.is_set and round_trip_ms > ROUND_TRIP_MS_MAX:
             return
         self._clock.offset_ms = market_ms + round_trip_ms // 2 - self._own.now_ms()
-        self.is_set = True
+        if not self.is_set:
+            self.is_set = True
+            self.first_ms = self._clock.now_ms()
         if self.is_off and not self._was_off:
             _log.warning(
                 "clock.off",

@@ -30,6 +30,11 @@ class Transcript:
     failed: bool = False
     """The engine said that it failed; nothing after that counts."""
 
+    @property
+    def is_whole(self) -> bool:
+        """The engine has said the answer's end, and no error."""
+        return self.reader.finished and not self.failed
+
     def feed(self, data: bytes, *, now_ms: int) -> bytes:
         """What these engine bytes give the client, checkpoints included. Raises EventTooLarge."""
         out: list[bytes] = []

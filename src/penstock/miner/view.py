@@ -46,7 +46,7 @@ def read_view(
     chutes: list[ChuteView] = []
     price_ppm: dict[str, int] = {}
     for value in _list(targets.get("chutes"))[:CHUTES_MAX]:
-        listed = value if isinstance(value, dict) else {}
+        listed: dict[str, Any] = value if isinstance(value, dict) else {}
         chute = listed.get("chute")
         if not isinstance(chute, str):
             continue
@@ -64,8 +64,8 @@ def read_view(
                 servers=tuple(servers.get(chute, ())),
             )
         )
-    known = [one for one in _list(targets.get("miners")) if isinstance(one, str)]
-    return MarketView(chutes=tuple(chutes), miners=tuple(known), price_ppm=price_ppm)
+    identities = [one for one in _list(targets.get("miners")) if isinstance(one, str)]
+    return MarketView(chutes=tuple(chutes), miners=tuple(identities), price_ppm=price_ppm)
 
 
 def _manifest(listed: Mapping[str, Any], verify: Verify) -> Manifest | None:

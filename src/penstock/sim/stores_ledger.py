@@ -101,7 +101,9 @@ class MemoryLedgerStore:
             self._claims.pop(order_id, None)
 
     def _grown(self, batch: Batch) -> tuple[Frontier, list[Logged], list[Node]]:
-        frontier, logged, nodes = self._frontier, [], []
+        frontier = self._frontier
+        logged: list[Logged] = []
+        nodes: list[Node] = []
         for one in batch.entries:
             assert (one.kind, one.entry_id) not in self._seqs, "an id is logged once"
             logged.append(

@@ -17,7 +17,8 @@ HEX = frozenset("0123456789abcdef")
 @dataclass(frozen=True, slots=True)
 class AccountOpening:
     """The operator's order to its ledger: `key_hash` (hex SHA-256 of an API key) may spend from
-    `account`, and `credit_nano` is added to it. Said twice with one `opening_id`, done once."""
+    `account`, and `credit_nano` is added to it. Said twice with one `opening_id`, done once.
+    """
 
     account: str
     key_hash: str

@@ -288,14 +288,14 @@ def _release(books: Books, operation: Release) -> _Changes:
     return {held.account: after}, {operation.hold: replace(held, is_open=False)}
 
 
-def charge_legs(miner: str, earned_nano: int, *, fees: FeeSplit, paid_by: str) -> tuple[Leg, ...]:
-    """The legs of one record: `paid_by` pays what was earned; the fee rule splits it.
+def charge_legs(miner: str, charge_nano: int, *, fees: FeeSplit, paid_by: str) -> tuple[Leg, ...]:
+    """The legs of a charged record: `paid_by` pays the charge and the fee rule splits it.
 
-    `paid_by` is the payer's account, or `operator` when its gateway failed: then the operator's own
-    part comes back to it and it is out the miner's and the pool's parts. Nothing earned, no legs.
+    `paid_by` is the payer's account, or `operator` when its gateway charged a payer without a hold:
+    then the operator's own part comes back to it. No charge, no legs.
     """
-    parts = split_charge(earned_nano, fees)
-    amounts = {paid_by: -earned_nano}
+    parts = split_charge(charge_nano, fees)
+    amounts = {paid_by: -charge_nano}
     for account, amount in (
         (miner_account(miner), parts.miner_nano),
         (OPERATOR, parts.operator_nano),
@@ -305,6 +305,15 @@ def charge_legs(miner: str, earned_nano: int, *, fees: FeeSplit, paid_by: str) -
     return tuple(Leg(account=name, amount_nano=nano) for name, nano in amounts.items() if nano)
 
 
-def pool_part(earned_nano: int, fees: FeeSplit) -> int:
-    """What one record adds to its epoch's pool, whoever pays for it."""
-    return split_charge(earned_nano, fees).pool_nano
+def owed_legs(miner: str, earned_nano: int, *, fees: FeeSplit) -> tuple[Leg, ...]:
+    """The legs of a record that no payer is charged for (`gateway_failed`): the operator pays the
+    miner its part of what it proved. Nobody takes a fee on a failure, so the pool gets nothing.
+    """
+    owed = split_charge(earned_nano, fees).miner_nano
+    legs = (Leg(account=OPERATOR, amount_nano=-owed), Leg(miner_account(miner), owed))
+    return legs if owed else ()
+
+
+def pool_part(charge_nano: int, fees: FeeSplit) -> int:
+    """What one record adds to its epoch's pool: a share of what it charges, whoever pays that."""
+    return split_charge(charge_nano, fees).pool_nano

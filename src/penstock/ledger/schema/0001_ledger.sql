@@ -93,6 +93,7 @@ CREATE TABLE ledger.claim (
 CREATE TABLE ledger.epoch (
     epoch bigint PRIMARY KEY,
     first_seq bigint NOT NULL,
+    previous bigint NOT NULL CHECK (previous < epoch),
     close_seq bigint NOT NULL DEFAULT -1,
     closed_ms bigint NOT NULL DEFAULT -1,
     published_ms bigint NOT NULL DEFAULT -1,

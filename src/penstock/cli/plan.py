@@ -1,0 +1,212 @@
+"""What `penstock up` runs: names, keys, charter and one configuration file per station."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.adapters.child_process import Command
+from penstock.adapters.keyfile import load_or_create_key
+from penstock.adapters.secret_file import load_or_create_secret
+from penstock.cli.home import Home, write_json
+from penstock.kit.keys import Ed25519Key
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import sign
+from penstock.spec.messages import Charter, Seat
+from penstock.spec.params import LOCAL, params_digest
+
+HOST = "127.0.0.1"
+STAKE = 1_000
+MINERS_MAX = 64
+VALIDATORS_MAX = 64
+API_KEY_PREFIX = "sk-penstock-"
+API_KEY_BYTES = 24
+SECRET_BYTES = 32
+# The first two miners chat and the third embeds; further ones take what the market wants.
+MINER_CHUTES = (("tiny-chat",), ("tiny-chat",), ("minilm",))
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "NO_COLOR")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked `up` for."""
+
+    gateway_port: int
+    miners: int
+    validators: int
+    database_url: str
+    nats_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is decided before the first process starts."""
+
+    home: Home
+    wish: Wish
+    ports: dict[str, int]
+    operator: Ed25519Key
+    owner: Ed25519Key
+
+    @property
+    def miners(self) -> list[str]:
+        return [f"miner-{number}" for number in range(1, self.wish.miners + 1)]
+
+    @property
+    def validators(self) -> list[str]:
+        return [f"validator-{number}" for number in range(1, self.wish.validators + 1)]
+
+    @property
+    def stations(self) -> list[str]:
+        return ["ledger", "market", "gateway", *self.miners, *self.validators]
+
+    def url(self, name: str) -> str:
+        return f"http://{HOST}:{self.ports[name]}"
+
+    def urls(self) -> dict[str, str]:
+        return {name: self.url(name) for name in self.stations}
+
+    def key(self, name: str) -> Ed25519Key:
+        return load_or_create_key(self.home.key_file(name), os.urandom)
+
+
+def make_plan(home: Home, wish: Wish) -> Plan:
+    """Choose ports and make the keys that are not there yet. Raises Stop, FileExposed."""
+    miners = [f"miner-{number}" for number in range(1, wish.miners + 1)]
+    validators = [f"validator-{number}" for number in range(1, wish.validators + 1)]
+    names = ["gateway", "ledger", "market", "postgres", "nats", *miners, *validators]
+    return Plan(
+        home=home,
+        wish=wish,
+        ports=home.ports(names, gateway_port=wish.gateway_port),
+        operator=load_or_create_key(home.key_file("operator"), os.urandom),
+        owner=load_or_create_key(home.key_file("owner"), os.urandom),
+    )
+
+
+def make_api_key(home: Home, name: str) -> str:
+    """The API key of an account of this home, made on first use. Raises FileExposed."""
+    path = home.api_key_file if name == "you" else home.keys / f"{name}-api-key"
+    fresh = API_KEY_PREFIX + os.urandom(API_KEY_BYTES).hex()
+    return load_or_create_secret(path, fresh.encode() + b"\n").decode().strip()
+
+
+def write_charter(plan: Plan) -> Path:
+    """Who runs this market, signed by the operator."""
+    ledger = plan.key("ledger")
+    charter = Charter(
+        origin=f"penstock.local/{ledger.identity.partition(':')[2][:16]}",
+        network=LOCAL.network,
+        params_digest=params_digest(LOCAL),
+        operator=plan.operator.identity,
+        ledger=ledger.identity,
+        market=plan.key("market").identity,
+        gateways=(plan.key("gateway").identity,),
+        seats=tuple(Seat(plan.key(name).identity, STAKE) for name in plan.validators),
+    )
+    path = plan.home.config / "charter.json"
+    signed = to_plain(sign("charter", charter, plan.operator))
+    write_json(path, {"charter": signed, "delegations": []}, mode=0o600)
+    return path
+
+
+def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
+    """One file per station in HOME/config, readable by this user only."""
+    charter = str(write_charter(plan))
+    secret = plan.home.keys / "gateway-tag-secret"
+    load_or_create_secret(secret, os.urandom(SECRET_BYTES).hex().encode())
+    shared = {"host": HOST, "log_json": False}
+    database = _secret_url(plan.home, "database-url", database_url)
+    bus = {"nats_url": nats_url}
+    configs: dict[str, dict[str, Any]] = {
+        "market": {
+            "network": LOCAL.network,
+            "charter_file": charter,
+            "ledger_url": plan.url("ledger"),
+            "gateway_urls": [plan.url("gateway")],
+            **database,
+            **bus,
+        },
+        "ledger": {
+            "charter_file": charter,
+            "public_folder": str(plan.home.public),
+            "ledger_url": plan.url("ledger"),
+            **database,
+            **bus,
+        },
+        "gateway": {
+            "name": "gateway",
+            "market_url": plan.url("market"),
+            "tag_secret_file": str(secret),
+            "operator": plan.operator.identity,
+            **bus,
+        },
+    }
+    for index, name in enumerate(plan.miners):
+        chutes = MINER_CHUTES[index] if index < len(MINER_CHUTES) else ()
+        configs[name] = _miner(plan, name, chutes)
+    for name in plan.validators:
+        configs[name] = _validator(plan, name)
+    for name, config in configs.items():
+        whole = {
+            **shared,
+            "port": plan.ports[name],
+            "key_file": str(plan.home.key_file(name)),
+            **config,
+        }
+        write_json(plan.home.config / f"{name}.json", whole, mode=0o600)
+
+
+def station_command(plan: Plan, name: str) -> Command:
+    """How a station starts: its module with its configuration file."""
+    module = name.partition("-")[0]
+    env = {
+        key: os.environ[key] for key in PASSED_ON if key in os.environ
+    }  # tidy: ambient -- children get a short list of it
+    return Command(
+        argv=(
+            sys.executable,
+            "-m",
+            f"penstock.{module}.app",
+            "--config",
+            str(plan.home.config / f"{name}.json"),
+        ),
+        env={**env, "PYTHONUNBUFFERED": "1"},
+        cwd=plan.home.path,
+        log=plan.home.log_file(name),
+        program=name,
+    )
+
+
+def _miner(plan: Plan, name: str, chutes: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "network": LOCAL.network,
+        "market_url": plan.url("market"),
+        "home": str(plan.home.path / "miners" / name),
+        "chutes": list(chutes),
+        "auto": True,
+        "operator": plan.operator.identity,
+    }
+
+
+def _validator(plan: Plan, name: str) -> dict[str, Any]:
+    make_api_key(plan.home, name)
+    return {
+        "name": name,
+        "gateway_url": plan.url("gateway"),
+        "market_url": plan.url("market"),
+        "ledger_url": plan.url("ledger"),
+        "api_key_file": str(plan.home.keys / f"{name}-api-key"),
+        "home": str(plan.home.path / "validators" / name),
+        "operator": plan.operator.identity,
+    }
+
+
+def _secret_url(home: Home, name: str, url: str) -> dict[str, str]:
+    """A database URL may hold a password: it goes into a file of its own."""
+    path = home.keys / name
+    path.unlink(missing_ok=True)
+    load_or_create_secret(path, url.encode())
+    return {"database_url_file": str(path)}

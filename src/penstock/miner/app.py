@@ -1,0 +1,124 @@
+"""`python -m penstock.miner.app --config FILE`: a miner on real sockets, engines and files.
+
+The only file of the miner that chooses adapters.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock.adapters.engines.catalogue import EngineKind, EngineWorld, build_engine
+from penstock.adapters.errors import FileExposed, KeyFileInvalid
+from penstock.adapters.keyfile import load_or_create_key
+from penstock.adapters.nvidia import nvidia_cards
+from penstock.adapters.outbox_file import OutboxFile, OutboxInUse
+from penstock.kit.clock import SystemClock
+from penstock.kit.engine import Engine, EngineLimits
+from penstock.kit.errors import PortTaken
+from penstock.kit.keys import verify
+from penstock.kit.log import configure
+from penstock.kit.ports import Entropy, Sign
+from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.sockets import Sockets
+from penstock.miner.config import MinerConfig, read_config
+from penstock.miner.errors import ConfigInvalid
+from penstock.miner.hardware import Gpu, Hardware, detect
+from penstock.miner.service import Ports
+from penstock.miner.station import run_miner
+from penstock.spec.messages import Manifest
+
+OUTBOX_FILE = "outbox.jsonl"
+ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def build(config: MinerConfig) -> Ports:
+    """The ports of a miner on this machine. Call it inside the loop that will run it.
+
+    Raises FileExposed, KeyFileInvalid, OutboxInUse, OSError.
+    """
+    home = Path(config.home)
+    network = Sockets()
+    world = EngineWorld(
+        network=network, entropy=ENTROPY, home=home / "engines", env=config.engine_env
+    )
+    key: Sign = load_or_create_key(Path(config.key_file), ENTROPY)
+    return Ports(
+        clock=SystemClock(),
+        network=network,
+        client=HttpClient(network),
+        key=key,
+        verify=verify,
+        entropy=ENTROPY,
+        engines=engine_builder(world, threads=config.engine_threads),
+        engine_kinds=frozenset(kind.value for kind in EngineKind),
+        store=OutboxFile(home / OUTBOX_FILE),
+    )
+
+
+def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Manifest], Engine]:
+    """Manifest -> the engine it names, within the manifest's limits."""
+
+    def build_for(manifest: Manifest) -> Engine:
+        limits = EngineLimits(
+            slots_max=manifest.limits.parallel_max,
+            context_tokens_max=manifest.limits.context_tokens_max,
+            threads=threads,
+        )
+        return build_engine(manifest.engine, manifest.source, limits, world=world)
+
+    return build_for
+
+
+def this_machine() -> Hardware:
+    """What this machine is, read from its kernel and its graphics driver."""
+    cards = nvidia_cards()
+    gpus = tuple(
+        Gpu(model=card.model, uuid=card.uuid, memory_bytes=card.memory_bytes) for card in cards
+    )
+    return detect(lambda path: Path(path).read_text("utf-8", errors="replace"), gpus=gpus)
+
+
+async def serve(config: MinerConfig) -> None:
+    """Run a miner until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    ports = build(config)
+    try:
+        await run_miner(ports, config, params=config.params, hardware=this_machine(), stop=stop)
+    finally:
+        await ports.client.close()
+
+
+def main() -> int:
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m penstock.miner.app", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the miner's configuration file")
+    path: Path = parser.parse_args().config
+    try:
+        config = read_config(path)
+        configure(as_json=config.log_json)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(serve(config))
+    except (ConfigInvalid, FileExposed, KeyFileInvalid, OutboxInUse, PortTaken) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's: the relay of streamed tokens costs half of what asyncio's loop takes."""
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+if __name__ == "__main__":
+    sys.exit(main())

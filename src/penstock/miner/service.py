@@ -1,0 +1,291 @@
+"""The miner: its ports, its parts, and its life from the first look at the market to the last claim.
+
+It is the same code in production and in the simulator; only the ports differ. `station.py` puts its
+HTTP side on a port.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.kit.clock import OffsetClock
+from penstock.kit.log import events
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import Clock, Entropy, Network, Sign, Verify
+from penstock.kit.tasks import Scope, crash_recorder
+from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.miner.admission import Admission
+from penstock.miner.charter import Trust
+from penstock.miner.claims import Claims
+from penstock.miner.config import MinerConfig
+from penstock.miner.deployment import Deployment
+from penstock.miner.fleet import Engines, Fleet
+from penstock.miner.front import Front
+from penstock.miner.hardware import Hardware
+from penstock.miner.instance import Instance, State
+from penstock.miner.jobs import Jobs
+from penstock.miner.market import Market
+from penstock.miner.offers import Offers, Terms
+from penstock.miner.outbox import Outbox
+from penstock.miner.placement import Abilities
+from penstock.miner.replay import ReplayGuard
+from penstock.miner.store import OutboxStore
+from penstock.miner.timing import MarketTime
+from penstock.spec.params import Params
+
+ENGINE_IDLE_MS = 1_000
+"""llama.cpp closes connections that rested for 5 s, and a POST must not meet that moment."""
+
+_log = events("miner")
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a miner needs of the world. `engine_kinds` are the engines that `engines` can build."""
+
+    clock: Clock
+    network: Network
+    client: HttpClient
+    key: Sign
+    verify: Verify
+    entropy: Entropy
+    engines: Engines
+    engine_kinds: frozenset[str]
+    store: OutboxStore
+
+
+@dataclass(slots=True)
+class Parts:
+    """The working parts, wired once by `Miner`."""
+
+    time: MarketTime
+    trust: Trust
+    outbox: Outbox
+    market: Market
+    fleet: Fleet
+    offers: Offers
+    deployment: Deployment
+    claims: Claims
+    jobs: Jobs
+    front: Front
+    engine_client: HttpClient
+
+
+@dataclass
+class Miner:
+    """One miner. `endpoint` is where gateways reach it; it must be known before `run`."""
+
+    ports: Ports
+    config: MinerConfig
+    params: Params
+    hardware: Hardware
+    endpoint: str
+    metrics: Metrics = field(default_factory=Metrics)
+    is_draining: bool = False
+    parts: Parts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parts = wire(self)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then leave in order.
+
+        Offers are withdrawn, running orders end (at most `drain_ms`; the rest fail and say so), the
+        outbox is sent once more, and the engines stop.
+        """
+        parts, report = self.parts, crash_recorder(self.metrics)
+        parts.outbox.open(now_ms=parts.time.now_ms())
+        try:
+            async with Scope() as scope:
+                scope.supervise("deployment", lambda: parts.deployment.run(scope), on_event=report)
+                scope.supervise("offers", lambda: parts.offers.run(parts.fleet), on_event=report)
+                scope.supervise("claims", parts.claims.run, on_event=report)
+                await stop.wait()
+                await self._drain()
+                scope.cancel()
+        finally:
+            await self._close()
+
+    def health(self) -> dict[str, Any]:
+        """What `/health` answers: enough for an operator to see what is wrong and where."""
+        parts = self.parts
+        problems = [parts.deployment.why, parts.offers.why, parts.claims.why]
+        problems += [f"{name}: {why}" for name, why in parts.deployment.unserved.items()]
+        if parts.time.is_off:
+            problems.append(
+                f"the clock is off by {parts.time.skew_ms} ms: set this machine's clock"
+            )
+        instances = [self._instance_health(one) for one in parts.fleet.instances.values()]
+        is_ready = any(one.state is State.READY for one in parts.fleet.instances.values())
+        status = "ok" if is_ready else "starting"
+        if self.is_draining:
+            status = "draining"
+        return {
+            "status": status,
+            "miner": self.ports.key.identity,
+            "instances": instances,
+            "problems": [problem for problem in problems if problem],
+            "clock": {"skew_ms": parts.time.skew_ms, "is_off": parts.time.is_off},
+            "outbox": {"claims": len(parts.outbox), "dropped": parts.outbox.dropped},
+            "hardware": {"class": self.hardware.kind, "model": self.hardware.model},
+        }
+
+    def measure(self) -> bytes:
+        """What `/metrics` answers."""
+        for one in self.parts.fleet.instances.values():
+            self.metrics.gauge("miner_running", one.running, instance=one.name)
+            self.metrics.gauge("miner_room", one.room, instance=one.name)
+        self.metrics.gauge("miner_clock_skew_ms", self.parts.time.skew_ms)
+        return self.metrics.render()
+
+    async def _drain(self) -> None:
+        """Leave the market, then let what runs come to its end."""
+        self.is_draining = True
+        parts = self.parts
+        for instance in list(parts.fleet.instances.values()):
+            # Not `fleet.drain`: the engines stop together at the end, after the running orders.
+            instance.state = State.DRAINING
+            await parts.offers.withdraw(instance)
+        try:
+            async with asyncio.timeout(self.config.deadlines.drain_ms / 1000):
+                await parts.fleet.wait_idle()
+        except TimeoutError:
+            _log.warning("miner.cut", running=len(parts.jobs))
+            await parts.jobs.fail_all("the miner stops")
+            await self._until_idle()
+        await parts.claims.send(everything=True)
+
+    async def _until_idle(self) -> None:
+        """Give jobs that were given up a moment to send their receipts."""
+        try:
+            async with asyncio.timeout(self.config.deadlines.peer_ms / 1000):
+                await self.parts.fleet.wait_idle()
+        except TimeoutError:
+            _log.warning("miner.readers_stalled", running=len(self.parts.jobs))
+
+    async def _close(self) -> None:
+        await self.parts.fleet.stop()
+        await self.parts.outbox.sync()
+        await self.parts.engine_client.close()
+
+    @staticmethod
+    def _instance_health(one: Instance) -> dict[str, Any]:
+        return {
+            "instance": one.name,
+            "chute": one.chute,
+            "name": one.manifest.name,
+            "state": one.state.value,
+            "running": one.running,
+            "room": one.room,
+            "auto": one.auto,
+            "why": one.why,
+        }
+
+
+def wire(miner: Miner) -> Parts:
+    """The parts of a miner, each with the ports it needs."""
+    ports, config, params = miner.ports, miner.config, miner.params
+    own_clock = OffsetClock(ports.clock, config.clock_skew_ms)
+    time = MarketTime(own_clock, skew_ms_max=params.clock_skew_max_ms)
+    trust = Trust(verify=ports.verify, operator=config.operator)
+    outbox = Outbox(ports.store, miner.metrics, claims_max=config.bounds.claims_max)
+    market = Market(ports.client, config.market_url, time, config.deadlines.peer_ms)
+    offers = Offers(
+        market=market,
+        key=ports.key,
+        time=time,
+        params=params,
+        terms=terms(miner),
+        metrics=miner.metrics,
+    )
+    fleet = Fleet(
+        miner_name=config.name,
+        suffix=ports.key.identity.rpartition(":")[2][:8],
+        engines=ports.engines,
+        deadlines=config.deadlines,
+        metrics=miner.metrics,
+        withdraw=offers.withdraw,
+    )
+    deployment = Deployment(
+        market=market,
+        trust=trust,
+        fleet=fleet,
+        offers=offers,
+        time=time,
+        params=params,
+        abilities=abilities(miner),
+    )
+    claims = Claims(
+        outbox=outbox,
+        client=ports.client,
+        clock=time,
+        params=params,
+        metrics=miner.metrics,
+        ledger_url=lambda: deployment.ledger_url,
+        deadline_ms=config.deadlines.ledger_ms,
+    )
+    jobs = Jobs()
+    engine_client = HttpClient(ports.network, ClientLimits(idle_ms=ENGINE_IDLE_MS))
+    front = Front(
+        admission=admission(miner, time=time, trust=trust, fleet=fleet),
+        jobs=jobs,
+        outbox=outbox,
+        key=ports.key,
+        clock=time,
+        engine_client=engine_client,
+        params=params,
+        deadlines=config.deadlines,
+        bounds=config.bounds,
+        metrics=miner.metrics,
+        is_draining=lambda: miner.is_draining,
+        settle_ms=claims.settle_ms,
+    )
+    return Parts(
+        time=time,
+        trust=trust,
+        outbox=outbox,
+        market=market,
+        fleet=fleet,
+        offers=offers,
+        deployment=deployment,
+        claims=claims,
+        jobs=jobs,
+        front=front,
+        engine_client=engine_client,
+    )
+
+
+def terms(miner: Miner) -> Terms:
+    """What all offers of this miner say alike."""
+    return Terms(
+        endpoint=miner.endpoint,
+        hardware=miner.hardware.kind,
+        device=miner.hardware.device,
+        tier=miner.config.tier,
+        prices=miner.config.prices,
+        delegation=miner.config.delegation,
+    )
+
+
+def abilities(miner: Miner) -> Abilities:
+    """What this miner is and can run."""
+    return Abilities(
+        miner=miner.ports.key.identity,
+        wanted=miner.config.chutes,
+        auto=miner.config.auto,
+        instances_max=miner.config.instances_max,
+        engines=miner.ports.engine_kinds,
+        hardware=miner.hardware.classes,
+    )
+
+
+def admission(miner: Miner, *, time: MarketTime, trust: Trust, fleet: Fleet) -> Admission:
+    """The checks of orders."""
+    return Admission(
+        miner=miner.ports.key.identity,
+        time=time,
+        trust=trust,
+        replay=ReplayGuard(orders_max=miner.config.bounds.orders_max),
+        find=fleet.find,
+        params=miner.params,
+    )
