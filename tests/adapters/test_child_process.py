@@ -90,7 +90,7 @@ async def test_a_line_of_an_earlier_run_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "child.log").write_text("now serving\n")
     child = await ChildProcess.start(python(tmp_path, "import time; time.sleep(600)"))
     try:
-        with pytest.raises(NotReady, match="less .*child"):
+        with pytest.raises(NotReady, match=r"less .*child"):
             await child.wait_line("now serving", deadline_ms=300)
     finally:
         await child.kill()

@@ -10,6 +10,7 @@ from penstock.adapters.child_process import Command
 from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.secret_file import load_or_create_secret
 from penstock.cli.home import Home, write_json
+from penstock.kit.environment import inherited
 from penstock.kit.keys import Ed25519Key
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import sign
@@ -161,9 +162,6 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
 def station_command(plan: Plan, name: str) -> Command:
     """How a station starts: its module with its configuration file."""
     module = name.partition("-")[0]
-    env = {
-        key: os.environ[key] for key in PASSED_ON if key in os.environ
-    }  # tidy: ambient -- children get a short list of it
     return Command(
         argv=(
             sys.executable,
@@ -172,7 +170,7 @@ def station_command(plan: Plan, name: str) -> Command:
             "--config",
             str(plan.home.config / f"{name}.json"),
         ),
-        env={**env, "PYTHONUNBUFFERED": "1"},
+        env={**inherited(PASSED_ON), "PYTHONUNBUFFERED": "1"},
         cwd=plan.home.path,
         log=plan.home.log_file(name),
         program=name,

@@ -1,7 +1,6 @@
 """penstock up: the whole market on this machine, one command."""
 
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -146,7 +145,6 @@ def _detach(home: Home, arguments: list[str]) -> None:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=os.environ,  # tidy: ambient -- it is the same command, in another session
         )
     with _progress(quiet=False, file=None) as told:
         for _ in range(int(DETACH_DEADLINE_S / CHECK_EVERY_S)):

@@ -20,7 +20,8 @@ class ConfigInvalid(Exception):
 @dataclass(eq=False)
 class PeerDown(Exception):
     """The market or the ledger did not give a usable answer. The caller keeps what it had and tries
-    again."""
+    again.
+    """
 
     peer: str
     reason: str
@@ -45,7 +46,8 @@ class PeerRefused(Exception):
 @dataclass(eq=False)
 class OrderRefused(Exception):
     """This order will not be served, and no receipt is given for it (a refusal for want of room is
-    no error: it is a signed answer)."""
+    no error: it is a signed answer).
+    """
 
     status: int
     code: str

@@ -324,7 +324,7 @@ class Front:
             self.outbox.put(claim, due_ms=self.clock.now_ms() + self.settle_ms)
 
 
-class _Answered(Exception):  # noqa: N818 - never leaves this file
+class _Answered(Exception):
     """A stream's order that ends with a whole answer instead."""
 
     def __init__(self, response: Response) -> None:

@@ -24,7 +24,7 @@ _encode = msgspec.json.Encoder().encode
 class Call(Protocol):
     """What is needed of `kit.wire.client.HttpClient` here."""
 
-    async def call(  # noqa: PLR0913 - one HTTP request has this many parts
+    async def call(
         self,
         method: str,
         url: str,

@@ -58,7 +58,8 @@ class Abilities:
 @dataclass(frozen=True, slots=True)
 class Patience:
     """What is remembered from look to look: when a chute may be started, and how often in a row
-    there were too many of an instance's chute."""
+    there were too many of an instance's chute.
+    """
 
     start_at_ms: Mapping[str, int] = field(default_factory=dict)
     over_beats: Mapping[str, int] = field(default_factory=dict)

@@ -12,7 +12,8 @@ from penstock.spec.units import PPM, Price
 @dataclass(frozen=True, slots=True)
 class PricePolicy:
     """`share_ppm` of the reference price is asked; `follow_target` lets the market's multiplier
-    lower it further when there is more supply than demand."""
+    lower it further when there is more supply than demand.
+    """
 
     share_ppm: int = PPM
     follow_target: bool = True

@@ -59,16 +59,16 @@ class Parts:
     """The working parts, wired once by `Miner`."""
 
     time: MarketTime
-    trust: Trust
-    outbox: Outbox
-    market: Market
-    fleet: Fleet
     offers: Offers
+    fleet: Fleet
     deployment: Deployment
     claims: Claims
-    jobs: Jobs
     front: Front
-    engine_client: HttpClient
+
+    @property
+    def outbox(self) -> Outbox:
+        """Receipts that the ledger may not know yet."""
+        return self.claims.outbox
 
 
 @dataclass
@@ -150,8 +150,8 @@ class Miner:
             async with asyncio.timeout(self.config.deadlines.drain_ms / 1000):
                 await parts.fleet.wait_idle()
         except TimeoutError:
-            _log.warning("miner.cut", running=len(parts.jobs))
-            await parts.jobs.fail_all("the miner stops")
+            _log.warning("miner.cut", running=len(parts.front.jobs))
+            await parts.front.jobs.fail_all("the miner stops")
             await self._until_idle()
         await parts.claims.send(everything=True)
 
@@ -161,12 +161,12 @@ class Miner:
             async with asyncio.timeout(self.config.deadlines.peer_ms / 1000):
                 await self.parts.fleet.wait_idle()
         except TimeoutError:
-            _log.warning("miner.readers_stalled", running=len(self.parts.jobs))
+            _log.warning("miner.readers_stalled", running=len(self.parts.front.jobs))
 
     async def _close(self) -> None:
         await self.parts.fleet.stop()
         await self.parts.outbox.sync()
-        await self.parts.engine_client.close()
+        await self.parts.front.engine_client.close()
 
     @staticmethod
     def _instance_health(one: Instance) -> dict[str, Any]:
@@ -188,7 +188,6 @@ def wire(miner: Miner) -> Parts:
     own_clock = OffsetClock(ports.clock, config.clock_skew_ms)
     time = MarketTime(own_clock, skew_ms_max=params.clock_skew_max_ms)
     trust = Trust(verify=ports.verify, operator=config.operator)
-    outbox = Outbox(ports.store, miner.metrics, claims_max=config.bounds.claims_max)
     market = Market(ports.client, config.market_url, time, config.deadlines.peer_ms)
     offers = Offers(
         market=market,
@@ -216,7 +215,7 @@ def wire(miner: Miner) -> Parts:
         abilities=abilities(miner),
     )
     claims = Claims(
-        outbox=outbox,
+        outbox=Outbox(ports.store, miner.metrics, claims_max=config.bounds.claims_max),
         client=ports.client,
         clock=time,
         params=params,
@@ -224,34 +223,41 @@ def wire(miner: Miner) -> Parts:
         ledger_url=lambda: deployment.ledger_url,
         deadline_ms=config.deadlines.ledger_ms,
     )
-    jobs = Jobs()
-    engine_client = HttpClient(ports.network, ClientLimits(idle_ms=ENGINE_IDLE_MS))
-    front = Front(
-        admission=admission(miner, time=time, trust=trust, fleet=fleet),
-        jobs=jobs,
-        outbox=outbox,
+    front = build_front(miner, deployment, claims)
+    return Parts(
+        time=time,
+        offers=offers,
+        fleet=fleet,
+        deployment=deployment,
+        claims=claims,
+        front=front,
+    )
+
+
+def build_front(miner: Miner, deployment: Deployment, claims: Claims) -> Front:
+    """The request side, with the checks of orders."""
+    ports, config, params = miner.ports, miner.config, miner.params
+    admission = Admission(
+        miner=ports.key.identity,
+        time=deployment.time,
+        trust=deployment.trust,
+        replay=ReplayGuard(orders_max=config.bounds.orders_max),
+        find=deployment.fleet.find,
+        params=params,
+    )
+    return Front(
+        admission=admission,
+        jobs=Jobs(),
+        outbox=claims.outbox,
         key=ports.key,
-        clock=time,
-        engine_client=engine_client,
+        clock=deployment.time,
+        engine_client=HttpClient(ports.network, ClientLimits(idle_ms=ENGINE_IDLE_MS)),
         params=params,
         deadlines=config.deadlines,
         bounds=config.bounds,
         metrics=miner.metrics,
         is_draining=lambda: miner.is_draining,
         settle_ms=claims.settle_ms,
-    )
-    return Parts(
-        time=time,
-        trust=trust,
-        outbox=outbox,
-        market=market,
-        fleet=fleet,
-        offers=offers,
-        deployment=deployment,
-        claims=claims,
-        jobs=jobs,
-        front=front,
-        engine_client=engine_client,
     )
 
 
@@ -276,16 +282,4 @@ def abilities(miner: Miner) -> Abilities:
         instances_max=miner.config.instances_max,
         engines=miner.ports.engine_kinds,
         hardware=miner.hardware.classes,
-    )
-
-
-def admission(miner: Miner, *, time: MarketTime, trust: Trust, fleet: Fleet) -> Admission:
-    """The checks of orders."""
-    return Admission(
-        miner=miner.ports.key.identity,
-        time=time,
-        trust=trust,
-        replay=ReplayGuard(orders_max=miner.config.bounds.orders_max),
-        find=fleet.find,
-        params=miner.params,
     )

@@ -15,7 +15,8 @@ _encode = msgspec.json.Encoder().encode
 
 class OutboxStore(Protocol):
     """Lines of JSON, in order. What `append` returned from survives kill -9; what `sync` returned
-    from survives a power cut. One process owns a store at a time."""
+    from survives a power cut. One process owns a store at a time.
+    """
 
     def load(self) -> list[bytes]:
         """All complete lines, without their ends. A last line cut by a crash is dropped for good."""
