@@ -76,9 +76,9 @@ class PostgresServer:
     @property
     def url(self) -> str:
         """For asyncpg and psql; it names the password file instead of the password."""
-        return (
-            f"postgresql://{USER}@{HOST}:{self.port}/{DATABASE}?passfile={quote(str(self.pgpass))}"
-        )
+        where = f"{HOST}:{self.port}/{DATABASE}"
+        # No TLS to ourselves, and so no look at certificates in somebody's home folder.
+        return f"postgresql://{USER}@{where}?passfile={quote(str(self.pgpass))}&sslmode=disable"
 
     @property
     def command(self) -> Command:

@@ -54,9 +54,9 @@ def tail(file: Path, lines: int) -> list[str]:
     return text.splitlines()[-lines:] if lines > 0 else []
 
 
-def grow(files: list[Path]) -> Iterator[tuple[str, str]]:
+def grow(files: list[Path], *, from_start: bool = False) -> Iterator[tuple[str, str]]:
     """Lines as they are written, for ever; a file that was rotated is read from its beginning."""
-    places = {file: file.stat().st_size for file in files}
+    places = {file: 0 if from_start else file.stat().st_size for file in files}
     while True:
         for file in files:
             size = file.stat().st_size if file.exists() else 0

@@ -1,30 +1,32 @@
 """The audit: from published files alone to the same scores and payouts, or the first difference.
 
 Nobody's word is taken: each record is judged again from its signatures, each flat row, score,
-weight and payout is recomputed by the law, and compared. `collect` is also what validators score.
+weight and payout is recomputed by the law, and compared. Validators join a window, find its charter
+and its proven verdicts with the same functions.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from penstock.client.errors import Difference, NotPublished
 from penstock.client.published import (
     Operator,
     Outcome,
-    Segment,
     Source,
+    epoch_folder,
     read_operator,
     read_outcome,
-    read_segment,
-    same,
+    read_segment_file,
 )
-from penstock.spec.canon import from_plain
+from penstock.client.segments import Leaf, Segment, read_whole, same
 from penstock.spec.consensus import agree
-from penstock.spec.entries import Close, Entry, EntryKind, Row, row_of
+from penstock.spec.entries import Entry, EntryKind, Row, row_of
 from penstock.spec.errors import SpecError
 from penstock.spec.evidence import Evidence, evidence_digest, gather
 from penstock.spec.keys import Signed, Verify, open_signed, parse_signed, signed_digest
+from penstock.spec.log import Frontier
 from penstock.spec.messages import Charter, Report, Roll, Settlement
 from penstock.spec.notes import VerifyRaw
 from penstock.spec.params import NETWORKS, Params, params_digest

@@ -1,23 +1,23 @@
 """An operator's published files, read as from a stranger: every byte is checked on the way in.
 
-A segment is authenticated by the signed checkpoint at its end: the leaves, appended to the frontier
-at its start, must give the signed root. Nothing else in a segment is believed; the flat columns are
-compared with the leaves by the audit.
+Nothing is believed that is not signed or under a signed root, and nothing has two spellings: a
+changed byte is always seen, even where it would change no meaning.
 """
 
-from base64 import b64decode
-from dataclasses import dataclass, fields
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
 from penstock.client.errors import Difference
+from penstock.client.segments import Leaf, SegmentFile, same
 from penstock.spec.canon import parse
-from penstock.spec.entries import Entry, EntryKind, Row, leaf_bytes, parse_leaf
+from penstock.spec.entries import parse_leaf
 from penstock.spec.errors import SpecError
+from penstock.spec.keys import check_identity
 from penstock.spec.log import HASH_BYTES, Frontier, check_inclusion, leaf_hash
 from penstock.spec.notes import Checkpoint, VerifyRaw, parse_note, verify_checkpoint
 
-ROW_COLUMNS = tuple(field.name for field in fields(Row))
 SEGMENT_BYTES_MAX = 4 << 30
 
 
@@ -40,28 +40,6 @@ class Operator:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
-    """One entry of the log with its position, and the flat row published beside it (records only)."""
-
-    seq: int
-    data: bytes
-    entry: Entry
-    row: Row | None
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One epoch's entries under a checkpoint that holds."""
-
-    epoch: int
-    first_seq: int
-    leaves: tuple[Leaf, ...]
-    start: Frontier
-    end: Frontier
-    checkpoint: Checkpoint
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What was logged about an epoch after its close: its charter, reports and settlement."""
 
@@ -80,10 +58,12 @@ async def read_operator(source: Source) -> Operator:
     names = ("origin", "log_key", "operator", "network")
     if set(value) != set(names) or not all(isinstance(value[name], str) for name in names):
         raise Difference("operator.json", "other fields", ", ".join(names))
+    try:
+        check_identity(value["log_key"])
+    except SpecError as error:
+        raise Difference("operator.json: log_key", "no identity", "an identity") from error
     if not value["log_key"].startswith("ed25519:"):
-        raise Difference(
-            "operator.json: log_key", str(value["log_key"])[:80], "an ed25519 identity"
-        )
+        raise Difference("operator.json: log_key", value["log_key"], "an ed25519 identity")
     return Operator(**{name: value[name] for name in names})
 
 
@@ -92,10 +72,10 @@ async def read_checkpoint(source: Source, operator: Operator, verify_raw: Verify
     return _checkpoint("checkpoint", await source.get("checkpoint"), operator, verify_raw)
 
 
-async def read_segment(
+async def read_segment_file(
     source: Source, epoch: int, *, operator: Operator, verify_raw: VerifyRaw
-) -> Segment:
-    """One epoch, authenticated. Raises NotPublished, or Difference naming the first bad place."""
+) -> SegmentFile:
+    """One epoch's files; SegmentReading checks what they hold. Raises NotPublished, Difference."""
     where = f"{epoch_folder(epoch)}/epoch.json"
     about = _object(where, await source.get(where))
     expected = {"epoch", "first_seq", "count", "segment_sha256", "frontier", "checkpoint"}
@@ -107,23 +87,24 @@ async def read_segment(
     )
     start = _frontier(f"{where}: frontier", about["frontier"])
     same(f"{where}: first_seq", about["first_seq"], start.size)
-    name = f"{epoch_folder(epoch)}/segment.parquet"
-    data = await source.get(name)
+    same(f"{where}: count", about["count"], checkpoint.size - start.size)
+    data = await source.get(f"{epoch_folder(epoch)}/segment.parquet")
+    if len(data) > SEGMENT_BYTES_MAX:
+        raise Difference(
+            f"{epoch_folder(epoch)}/segment.parquet",
+            f"{len(data)} bytes",
+            f"at most {SEGMENT_BYTES_MAX}",
+        )
     same(f"{where}: segment_sha256", about["segment_sha256"], sha256(data).hexdigest())
-    leaves = _leaves(name, data, start.size)
-    same(f"{where}: count", about["count"], len(leaves))
-    end = start
-    for leaf in leaves:
-        end = end.append(leaf_hash(leaf.data))
-    same(f"{where}: checkpoint size", checkpoint.size, end.size)
-    same(f"{name}: log root", checkpoint.root.hex(), end.root().hex())
-    return Segment(epoch, start.size, leaves, start, end, checkpoint)
+    return SegmentFile(
+        epoch=epoch, start=start, count=about["count"], checkpoint=checkpoint, data=data
+    )
 
 
 async def read_outcome(
     source: Source, epoch: int, *, operator: Operator, verify_raw: VerifyRaw
 ) -> Outcome:
-    """Charter, reports and settlement of an epoch, each proven to be in the log."""
+    """Charter, reports and settlement of an epoch, each proven to be in the log, in its order."""
     where = f"{epoch_folder(epoch)}/outcome.json"
     value = _object(where, await source.get(where))
     if set(value) != {"epoch", "checkpoint", "entries"} or not isinstance(value["entries"], list):
@@ -132,72 +113,46 @@ async def read_outcome(
     checkpoint = _checkpoint(
         f"{where}: checkpoint", str(value["checkpoint"]).encode(), operator, verify_raw
     )
-    leaves = tuple(
-        _proven(f"{where}: entries[{index}]", item, checkpoint)
-        for index, item in enumerate(value["entries"])
-    )
-    return Outcome(epoch, checkpoint, leaves)
+    leaves: list[Leaf] = []
+    for index, item in enumerate(value["entries"]):
+        place = f"{where}: entries[{index}]"
+        leaf = _proven(place, item, checkpoint)
+        if leaves and leaf.seq <= leaves[-1].seq:
+            raise Difference(f"{place}: seq", str(leaf.seq), f"above {leaves[-1].seq}")
+        leaves.append(leaf)
+    return Outcome(epoch, checkpoint, tuple(leaves))
 
 
 def _proven(where: str, item: Any, checkpoint: Checkpoint) -> Leaf:
     if not isinstance(item, dict) or set(item) != {"seq", "leaf", "proof"}:
         raise Difference(where, "another shape", "seq, leaf, proof")
+    seq, text, siblings = item["seq"], item["leaf"], item["proof"]
+    if type(seq) is not int or not isinstance(text, str) or not isinstance(siblings, list):
+        raise Difference(where, "another shape", "seq, leaf, proof")
     try:
-        data = b64decode(item["leaf"], validate=True)
-        proof = [bytes.fromhex(part) for part in item["proof"]]
+        data = b64decode(text, validate=True)
         entry = parse_leaf(data)
         check_inclusion(
             leaf_hash(data),
-            item["seq"],
+            seq,
             size=checkpoint.size,
-            proof=proof,
+            proof=[_hash(one) for one in siblings],
             expected=checkpoint.root,
         )
-    except (SpecError, ValueError, TypeError) as error:
+    except (SpecError, ValueError) as error:
         raise Difference(where, f"unproven ({error})", "an entry of the log") from error
-    return Leaf(item["seq"], data, entry, None)
-
-
-def _leaves(name: str, data: bytes, first_seq: int) -> tuple[Leaf, ...]:
-    """The rows of a Parquet segment. Raises Difference."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if len(data) > SEGMENT_BYTES_MAX:
-        raise Difference(name, f"{len(data)} bytes", f"at most {SEGMENT_BYTES_MAX}")
-    columns = ("seq", "kind", "entry_id", "leaf", *ROW_COLUMNS)
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-        if tuple(table.column_names) != columns:
-            raise Difference(name, f"columns {table.column_names}", ", ".join(columns))
-        values = [table.column(column).to_pylist() for column in columns]
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Difference(name, "not a readable Parquet file", "a segment") from error
-    return tuple(
-        _leaf(f"{name}: row {index}", first_seq + index, row)
-        for index, row in enumerate(zip(*values, strict=True))
-    )
-
-
-def _leaf(where: str, seq: int, values: tuple[Any, ...]) -> Leaf:
-    said_seq, kind, entry_id, data, *flat = values
-    same(f"{where}: seq", said_seq, seq)
-    if not isinstance(data, bytes):
-        raise Difference(where, "no leaf", "bytes")
-    try:
-        entry = parse_leaf(data)
-    except SpecError as error:
-        raise Difference(where, f"a bad leaf ({error})", "an entry") from error
-    same(f"{where}: kind", kind, entry.kind.value)
-    same(f"{where}: entry_id", entry_id, entry.entry_id)
-    assert leaf_bytes(entry) == data, "parse_leaf accepts one spelling only"
-    if entry.kind is EntryKind.RECORD:
-        if any(value is None for value in flat):
-            raise Difference(where, "a record without its row", "a row")
-        return Leaf(seq, data, entry, Row(*flat))
-    if any(value is not None for value in flat):
-        raise Difference(where, "a row", "none, for this is no record")
+    same(f"{where}: leaf", text, b64encode(data).decode())
     return Leaf(seq, data, entry, None)
+
+
+def _hash(value: object) -> bytes:
+    """A hash in its one spelling, lower-case hex. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("not a hash")
+    data = bytes.fromhex(value)
+    if len(data) != HASH_BYTES or data.hex() != value:
+        raise ValueError("not a hash in lower-case hex")
+    return data
 
 
 def _object(where: str, data: bytes) -> dict[str, Any]:
@@ -216,24 +171,21 @@ def _checkpoint(where: str, data: bytes, operator: Operator, verify_raw: VerifyR
         return verify_checkpoint(
             parse_note(data), operator.origin, public_key=public_key, verify_raw=verify_raw
         )
-    except (SpecError, ValueError) as error:
+    except SpecError as error:
         raise Difference(
             where, f"not signed by the log ({error})", "a signed checkpoint"
         ) from error
 
 
 def _frontier(where: str, value: Any) -> Frontier:
+    if not isinstance(value, dict) or set(value) != {"size", "roots"}:
+        raise Difference(where, "another shape", "size and roots")
+    size, roots = value["size"], value["roots"]
+    if type(size) is not int or size < 0 or not isinstance(roots, list):
+        raise Difference(where, "another shape", "size and roots")
     try:
-        size = value["size"]
-        roots = tuple(bytes.fromhex(root) for root in value["roots"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise Difference(where, "another shape", "size and roots") from error
-    wellformed = isinstance(size, int) and size >= 0 and len(roots) == size.bit_count()
-    if not wellformed or any(len(root) != HASH_BYTES for root in roots):
-        raise Difference(where, "roots that do not fit the size", "one root per bit of the size")
-    return Frontier(size, roots)
-
-
-def same(where: str, published: object, recomputed: object) -> None:
-    if published != recomputed or type(published) is not type(recomputed):
-        raise Difference(where, str(published)[:120], str(recomputed)[:120])
+        hashes = tuple(_hash(one) for one in roots)
+    except ValueError as error:
+        raise Difference(f"{where}: roots", str(error), "hashes") from error
+    same(f"{where}: number of roots", len(hashes), size.bit_count())
+    return Frontier(size, hashes)

@@ -22,6 +22,8 @@ class FolderSource:
             return (self.folder / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotPublished(name) from error
+        except OSError as error:
+            raise Unreachable(str(self.folder / name), str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

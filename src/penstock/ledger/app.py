@@ -29,10 +29,10 @@ from penstock.kit.clock import SystemClock
 from penstock.kit.keys import verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, StoreDown
+from penstock.kit.ports import BusDown, Entropy, StoreDown
 from penstock.kit.tasks import Scope
-from penstock.kit.wire.intake import IntakeLimits
-from penstock.kit.wire.server import Server, ServerLimits
+from penstock.kit.wire.limits import IntakeLimits, ServerLimits
+from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
 from penstock.ledger.config import LedgerConfig, read_config
 from penstock.ledger.routes import routes
@@ -45,6 +45,7 @@ from penstock.spec.params import NETWORKS
 SCHEMA = "penstock.ledger.schema"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 START_RETRY_MS = 1_000
+ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
 
 _log = events("ledger")
 
@@ -74,17 +75,17 @@ def build(config: LedgerConfig) -> Station:
         store=PostgresStore(database),
         bus=bus,
         files=FolderFiles(Path(config.public)),
-        key=load_or_create_key(Path(config.key_file), os.urandom),
+        key=load_or_create_key(Path(config.key_file), ENTROPY),
         verify=verify,
         clock=SystemClock(),
-        entropy=os.urandom,
+        entropy=ENTROPY,
         metrics=metrics,
     )
     limits = ServerLimits(
         intake=IntakeLimits(body_bytes_max=config.bounds.body_bytes_max),
         connections_max=config.bounds.connections_max,
     )
-    server = Server(Sockets(), routes(ledger), entropy=os.urandom, limits=limits, metrics=metrics)
+    server = Server(Sockets(), routes(ledger), entropy=ENTROPY, limits=limits, metrics=metrics)
     return Station(ledger=ledger, database=database, bus=bus, server=server)
 
 

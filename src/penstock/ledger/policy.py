@@ -307,7 +307,8 @@ class Draft:
 
     def close_epoch(self, at_ms: int) -> EpochState:
         """End the open epoch in the log and open the next one; returns the closed one."""
-        assert self.epoch is not None and not self._entries, "a close is a batch of its own"  # noqa: PT018
+        assert self.epoch is not None, "an epoch is open"
+        assert not self._entries, "a close is a batch of its own"
         number, previous = self.epoch.epoch, self.epoch.previous
         body = to_plain(Close(epoch=number, previous=previous, at_ms=at_ms))
         seq = self.append(Entry(kind=EntryKind.CLOSE, entry_id=f"close/{number}", body=body))

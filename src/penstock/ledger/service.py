@@ -76,7 +76,9 @@ class Ledger:
 
     def __post_init__(self) -> None:
         """Wire the parts together. Raises a SpecError if the charter does not hold."""
-        charter = check_charter(self.charter, self.params, self.key.identity, self.verify)
+        charter = check_charter(
+            self.charter, self.params, ledger=self.key.identity, verify=self.verify
+        )
         self._charter = charter
         self.writer = Writer(self.store, params=self.params)
         self.notary = Notary(charter.origin, key=self.key, log=self.store)
@@ -326,7 +328,7 @@ class Ledger:
         return {"status": "degraded" if problems else "ok", "problems": problems}
 
 
-def check_charter(signed: Signed, params: Params, ledger: str, verify: Verify) -> Charter:
+def check_charter(signed: Signed, params: Params, *, ledger: str, verify: Verify) -> Charter:
     """A charter that this ledger may serve under. Raises a SpecError."""
     charter = open_signed(Charter, signed, kind="charter", verify=verify)
     if signed.signer != charter.operator:

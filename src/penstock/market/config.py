@@ -54,6 +54,10 @@ class MarketConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounds: Bounds = Bounds()
     drain_ms: int = 10_000
 
+    def __post_init__(self) -> None:
+        if bool(self.database_url) == bool(self.database_url_file):
+            raise ValueError("give either database_url or database_url_file")
+
 
 def read_config(path: Path) -> MarketConfig:
     """Raises OSError, and msgspec.DecodeError with the place of what is wrong."""

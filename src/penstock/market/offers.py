@@ -95,10 +95,11 @@ class Offers:
         known = self._live.get(offer.instance)
         if known is not None and known.offer.miner != offer.miner:
             raise BadOffer(reason=f"{offer.instance!r} is an instance of another miner")
-        if self._is_newer(offer, signed):
-            self._note(offer, signed)
+        is_newer = self._is_newer(offer, signed)
         if known is None:
             return False
+        if is_newer:
+            self._note(offer, signed)
         self._drop(offer.instance)
         return True
 

@@ -59,12 +59,19 @@ class PresenceBook:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def check_room(self, offer: Offer, *, hardware: str) -> None:
+        """Raises MarketFull when this beat would be one presence too many of its miner."""
+        if _key(offer, hardware) in self._lines:
+            return
+        if self._by_miner.get(offer.miner, 0) >= self._miner_presences_max:
+            raise MarketFull(
+                what="presences of one miner in one epoch", limit=self._miner_presences_max
+            )
+
     def beat(self, offer: Offer, *, hardware: str, now_ms: int) -> None:
-        """An offer was accepted. Raises MarketFull when its miner has too many presences."""
-        key = (offer.instance, offer.miner, offer.chute, offer.device, hardware)
+        """An offer was accepted."""
+        key = _key(offer, hardware)
         line = self._lines.get(key)
-        if line is None:
-            self._check_room(offer.miner)
         before = self._key_of.get(offer.instance)
         if before is not None and before != key:
             self.leave(offer.instance, now_ms=now_ms)
@@ -73,6 +80,7 @@ class PresenceBook:
             self._roomy.add(offer.instance)
         if line is None:
             self._lines[key] = _Line(first_ms=now_ms, last_ms=now_ms)
+            self._by_miner[offer.miner] = self._by_miner.get(offer.miner, 0) + 1
         elif line.is_open:
             line.cover(now_ms, self._reach_ms)
             line.last_ms = now_ms
@@ -124,10 +132,6 @@ class PresenceBook:
             asked=False,
         )
 
-    def _check_room(self, miner: str) -> None:
-        count = self._by_miner.get(miner, 0)
-        if count >= self._miner_presences_max:
-            raise MarketFull(
-                what="presences of one miner in one epoch", limit=self._miner_presences_max
-            )
-        self._by_miner[miner] = count + 1
+
+def _key(offer: Offer, hardware: str) -> Key:
+    return (offer.instance, offer.miner, offer.chute, offer.device, hardware)

@@ -93,9 +93,15 @@ class Market:
         self._to_remove: dict[str, None] = {}
         self._started_us = self.clock.mono_us()
 
-    async def open(self) -> None:
-        """Take up what the store knows, and show the catalogue on the board, oldest first.
+    @property
+    def waiting(self) -> int:
+        """Closed epochs that the database has not kept yet."""
+        return len(self._unsaved)
 
+    async def open(self) -> None:
+        """Take up what the store knows and say it again, the catalogue oldest first.
+
+        The board may be new, and a former life may have ended between saving and saying.
         Raises StoreDown, BusDown.
         """
         for chute in await self.store.chutes():
@@ -105,7 +111,7 @@ class Market:
         newest = await self.store.newest()
         if newest is not None:
             self._take_targets(newest)
-            await self.bus.put("targets", _encode(to_plain(self.signed_targets)))
+            await self._show_targets()
         self.metrics.gauge("market_chutes", len(self.catalogue))
 
     async def run(self) -> None:
@@ -128,14 +134,10 @@ class Market:
             raise Unavailable(what="database") from error
         self.catalogue.add(chute)
         kept = self.catalogue.get(chute.chute)
-        # Said again for a chute that is known: the last time the bus may have been away.
-        word = Word(
-            kind=EntryKind.MANIFEST.value, entry_id=f"manifest/{kept.chute}", signed=kept.signed
-        )
         try:
-            if created or self.catalogue.is_newest(kept):
+            # Said again for a chute that is known: the last time the bus may have been away.
+            if self.catalogue.is_newest(kept):
                 await self._show_chute(kept)
-            await self._publish_word(word)
         except BusDown as error:
             raise Unavailable(what="bus") from error
         if created:
@@ -150,8 +152,6 @@ class Market:
         """
         now_ms = self.clock.now_ms()
         taken = self._take_offer(signed, delegation, now_ms=now_ms)
-        if taken is None:
-            return
         self._to_remove.pop(taken.instance, None)
         self.metrics.count("market_offers_total")
         try:
@@ -175,9 +175,7 @@ class Market:
 
     async def beat(self) -> None:
         """What is done every beat: expired offers leave, and words that wait are published."""
-        for instance in self.offers.expire(self.clock.now_ms()):
-            self._to_remove[instance] = None
-            self.metrics.count("market_expired_total")
+        self._expire(self.clock.now_ms())
         self.metrics.gauge("market_instances", len(self.offers))
         self.metrics.gauge("market_miners", len(self.offers.miners))
         await self._remove_gone()
@@ -186,7 +184,7 @@ class Market:
     def close_epoch(self) -> Outcome:
         """End the epoch that is being measured and begin the present one."""
         now_ms = self.clock.now_ms()
-        self.offers.expire(now_ms)
+        self._expire(now_ms)
         presences, after = self._presence.close(
             now_ms, is_live=lambda instance: self.offers.get(instance) is not None
         )
@@ -279,25 +277,24 @@ class Market:
         except SpecError as error:
             raise BadOffer(reason=str(error)) from error
 
-    def _take_offer(
-        self, signed: Signed, delegation: Signed | None, *, now_ms: int
-    ) -> Offer | None:
-        """Check an offer and count its beat; None when this very one was taken before."""
+    def _take_offer(self, signed: Signed, delegation: Signed | None, *, now_ms: int) -> Offer:
+        """Check an offer and count its beat; the same one again changes nothing."""
         offer = self._read_offer(signed, now_ms=now_ms)
         offer_key(offer.instance)
+        manifest = self.catalogue.get(offer.chute).manifest
         proven = self.rules.proven
-        check_terms(
-            offer,
-            self.catalogue.get(offer.chute).manifest,
-            params=self.params,
-            proven=proven,
-            now_ms=now_ms,
-        )
+        check_terms(offer, manifest, params=self.params, proven=proven, now_ms=now_ms)
         owner = owner_of(offer, delegation, now_ms=now_ms, verify=self.verify)
-        if not self.offers.take(offer, signed, owner=owner, now_ms=now_ms):
-            return None
-        self._presence.beat(offer, hardware=written_hardware(offer, proven), now_ms=now_ms)
+        hardware = written_hardware(offer, proven)
+        self._presence.check_room(offer, hardware=hardware)
+        if self.offers.take(offer, signed, owner=owner, now_ms=now_ms):
+            self._presence.beat(offer, hardware=hardware, now_ms=now_ms)
         return offer
+
+    def _expire(self, now_ms: int) -> None:
+        for instance in self.offers.expire(now_ms):
+            self._to_remove[instance] = None
+            self.metrics.count("market_expired_total")
 
     def _words(self, outcome: Outcome) -> EpochWords:
         """The signed words of an epoch: targets, then the roll's parts (`roll/E`, `roll/E/2`...)."""
@@ -332,18 +329,24 @@ class Market:
 
     async def _publish_words(self, words: EpochWords) -> None:
         if self.targets is not None and words.epoch == self.targets.epoch:
-            await self.bus.put("targets", _encode(to_plain(self.signed_targets)))
+            await self._show_targets()
         for word in words.words:
             await self._publish_word(word)
         await self.store.mark_published(words.epoch)
+
+    async def _show_targets(self) -> None:
+        await self.bus.put("targets", _encode(to_plain(self.signed_targets)))
 
     async def _publish_word(self, word: Word) -> None:
         said = {"kind": word.kind, "id": word.entry_id, "body": to_plain(word.signed)}
         await self.bus.publish(LOG_SUBJECT, _encode(said), event_id=word.entry_id)
 
     async def _show_chute(self, chute: Chute) -> None:
+        """On the board for gateways, and into the log for everyone."""
         key = f"chutes.{chute.chute.removeprefix('sha256:')}"
         await self.bus.put(key, _encode(to_plain(chute.signed)))
+        kind = EntryKind.MANIFEST.value
+        await self._publish_word(Word(kind, f"{kind}/{chute.chute}", chute.signed))
 
     async def _remove_gone(self) -> bool:
         """Take gone instances off the board; those that came back in the meantime stay."""

@@ -1,0 +1,235 @@
+"""One gateway, its ledger and some miners on a memory network and in virtual time."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from penstock.gateway.config import Bounds, Deadlines, KeyLimits
+from penstock.gateway.routes import build_routes
+from penstock.gateway.service import Gateway
+from penstock.kit.sse import EventSplitter, event_data, is_comment, parse_comment
+from penstock.kit.tasks import Scope
+from penstock.kit.wire.client import HttpClient, Reply
+from penstock.kit.wire.server import Server
+from penstock.sim.bus import MemoryBus
+from penstock.sim.loop import VirtualClock, VirtualLoop, run
+from penstock.sim.net import MemoryNetwork
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import Signed, parse_signed, sign
+from penstock.spec.messages import Manifest, chute_id
+from penstock.spec.params import LOCAL, Params
+from penstock.spec.receipts import Outcome
+from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, toy_verify
+from tests.stations.gateway.scripted_ledger import ScriptedLedger
+from tests.stations.gateway.scripted_miner import ScriptedMiner
+
+SECRET = "sk-penstock-alice"
+ACCOUNT = "alice"
+CREDIT_NANO = 10_000_000_000
+PORT = 8_080
+URL = f"http://gateway:{PORT}"
+CHAT = "/v1/chat/completions"
+ALIAS = "tiny-chat"
+
+
+def chat(*, stream: bool = False, **fields: Any) -> dict[str, Any]:
+    """A small, valid chat request."""
+    body = {
+        "model": ALIAS,
+        "messages": [{"role": "user", "content": "What does water do?"}],
+        "stream": stream,
+        "max_tokens": 16,
+    }
+    return {**body, **fields}
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A streamed answer as a client hears it."""
+
+    status: int
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def text(self) -> str:
+        parts = [json.loads(data) for data in self.data if data != b"[DONE]"]
+        choices = [choice for part in parts for choice in part.get("choices", [])]
+        return "".join(choice["delta"]["content"] for choice in choices)
+
+    @property
+    def events(self) -> list[bytes]:
+        return EventSplitter().feed(self.raw)
+
+    @property
+    def data(self) -> list[bytes]:
+        return [event_data(event) for event in self.events if not is_comment(event)]
+
+    def word(self, name: str) -> Signed:
+        """The last of our signed comments with this name."""
+        named = [parse_comment(event) for event in self.events]
+        return parse_signed([json.loads(one[1]) for one in named if one and one[0] == name][-1])
+
+
+@dataclass
+class World:
+    """What a scenario is given."""
+
+    loop: VirtualLoop
+    params: Params = LOCAL
+    key_limits: KeyLimits = KeyLimits()
+    deadlines: Deadlines = Deadlines()
+    bounds: Bounds = Bounds()
+    gateway_key: ToyKey = GATEWAY
+    miners: dict[str, ScriptedMiner] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = VirtualClock(self.loop)
+        self.rng = random.Random(5)
+        self.network = MemoryNetwork(random.Random(1), self.loop, delay_us=(100, 1_000))
+        self.bus = MemoryBus()
+        self.ledger = ScriptedLedger(self.bus, self.clock, self.params, toy_verify)
+        self.ledger.open_account(ACCOUNT, SECRET, credit_nano=CREDIT_NANO)
+        self.gateway = Gateway(
+            name="gw",
+            clock=self.clock,
+            bus=self.bus,
+            http=HttpClient(self.network.at("gateway")),
+            sign=self.gateway_key,
+            verify=toy_verify,
+            entropy=self.rng.randbytes,
+            params=self.params,
+            tag_secret=b"secret",
+            ledger_url="http://ledger:1",
+            key_limits=self.key_limits,
+            deadlines=self.deadlines,
+            bounds=self.bounds,
+        )
+        self.server = Server(
+            self.network.at("gateway"), build_routes(self.gateway), entropy=self.rng.randbytes
+        )
+        self.client = HttpClient(self.network.at("client"))
+
+    async def add_miner(self, host: str, manifest: Manifest = MANIFEST) -> ScriptedMiner:
+        """A running miner with an offer on the board."""
+        miner = ScriptedMiner(
+            host,
+            network=self.network.at(host),
+            clock=self.clock,
+            key=ToyKey(host),
+            manifest=manifest,
+        )
+        await miner.start()
+        self.miners[host] = miner
+        await self.put_manifest(manifest)
+        await self.put_offer(miner)
+        return miner
+
+    async def put_manifest(self, manifest: Manifest) -> None:
+        key = f"chutes.{chute_id(manifest).removeprefix('sha256:')}"
+        await self.bus.put(key, as_json(sign("manifest", manifest, OWNER)))
+        await settle()
+
+    async def put_offer(self, miner: ScriptedMiner, **changes: Any) -> None:
+        await self.bus.put(f"offers.{miner.instance}", as_json(miner.offer(**changes)))
+        await settle()
+
+    async def post(
+        self, body: object, path: str = CHAT, *, secret: str = SECRET, deadline_ms: int = 600_000
+    ) -> Reply:
+        """A whole answer."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.client.call(
+            "POST", URL + path, headers=bearer(secret), body=data, deadline_ms=deadline_ms
+        )
+
+    async def get(self, path: str, *, secret: str = SECRET) -> Reply:
+        return await self.client.call("GET", URL + path, headers=bearer(secret), deadline_ms=60_000)
+
+    async def hear(self, body: object, path: str = CHAT, *, leave_after: int = -1) -> Heard:
+        """A streamed answer, to its end or until `leave_after` chunks came."""
+        data = json.dumps(body).encode()
+        raw, count = b"", 0
+        async with self.client.open_stream(
+            "POST", URL + path, headers=bearer(SECRET), body=data, head_deadline_ms=600_000
+        ) as reply:
+            async for chunk in reply.chunks(idle_deadline_ms=600_000):
+                raw += chunk
+                count += 1
+                if count == leave_after:
+                    break
+            headers = {k.decode(): v.decode() for k, v in reply.headers.items()}
+            return Heard(reply.status, headers, raw)
+
+    async def at_rest(self) -> None:
+        """Wait until the gateway has ended every order and delivered every record."""
+        await self.gateway.closing.wait_quiet(deadline_ms=60_000)
+        assert await self.gateway.recorder.flush(deadline_ms=60_000)
+        await settle()
+        assert self.gateway.leases.held_nano == 0
+        assert self.gateway.admission.running == 0
+        for found in self.miners.values():
+            known = self.gateway.directory.instances(chute_id(found.manifest))
+            assert all(one.running == 0 for one in known)
+
+    def outcomes(self) -> list[Outcome]:
+        """What the ledger booked, in order."""
+        return [judgement.outcome for judgement in self.ledger.judgements.values()]
+
+    def charged_nano(self) -> int:
+        return self.ledger.accounts[ACCOUNT].charged_nano
+
+
+Scenario = Callable[[World], Awaitable[None]]
+
+
+def play(scenario: Scenario, **world_fields: Any) -> None:
+    """Run a scenario to its end; afterwards nothing may be held, owed or unpublished."""
+    loop = VirtualLoop(horizon_ms=4 * 3_600_000)
+
+    async def main() -> None:
+        world = World(loop, **world_fields)
+        async with world.ledger.serve(), Scope() as scope:
+            world.gateway.start(scope)
+            await world.server.start("gateway", PORT)
+            await settle()
+            await scenario(world)
+            world.bus.down = False
+            await world.server.close(1_000)
+            await world.gateway.stop()
+            await settle()
+            assert world.gateway.recorder.waiting == 0
+            assert world.gateway.leases.held_nano == 0
+            assert world.ledger.held_nano == 0, "every lease was given back"
+            scope.cancel()
+
+    run(main(), loop)
+
+
+async def settle() -> None:
+    """Let everything that is on its way arrive."""
+    await asyncio.sleep(0.2)
+
+
+def bearer(secret: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {secret}"),) if secret else ()
+
+
+def as_json(signed: Signed) -> bytes:
+    return json.dumps(to_plain(signed)).encode()
+
+
+def error_of(reply: Reply) -> dict[str, Any]:
+    """The error envelope, complete."""
+    error: dict[str, Any] = json.loads(reply.body)["error"]
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
+    assert error["request_id"] == reply.header("x-request-id")
+    return error
+
+
+def renamed(name: str, **changes: Any) -> Manifest:
+    """Another manifest like MANIFEST."""
+    return replace(MANIFEST, name=name, **changes)
