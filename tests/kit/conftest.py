@@ -3,13 +3,12 @@
 from typing import cast
 
 import pytest
-
 from tests.kit.world import WORLDS, MemoryWorld, World
 
 
 @pytest.fixture(params=sorted(WORLDS))
 def world(request: pytest.FixtureRequest) -> World:
-    return WORLDS[cast(str, request.param)]()
+    return WORLDS[cast("str", request.param)]()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.kit.world import HOST, MemoryWorld, World, echo, server_of
 
 from penstock.kit.errors import (
     BadReply,
@@ -16,7 +17,6 @@ from penstock.kit.errors import (
 from penstock.kit.ports import Network
 from penstock.kit.wire.client import ClientLimits, HttpClient
 from penstock.kit.wire.http import Request, Response, Stream
-from tests.kit.world import HOST, MemoryWorld, World, echo, server_of
 
 DEADLINE_MS = 30_000
 

@@ -5,12 +5,6 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-
-from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Network
-from penstock.kit.problem import Refusal, problem
-from penstock.kit.wire.http import Request, Response, Stream, json_response
-from penstock.kit.wire.limits import ServerLimits
 from tests.kit.world import (
     HOST,
     MemoryWorld,
@@ -22,6 +16,12 @@ from tests.kit.world import (
     server_of,
     small_limits,
 )
+
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import Network
+from penstock.kit.problem import Refusal, problem
+from penstock.kit.wire.http import Request, Response, Stream, json_response
+from penstock.kit.wire.limits import ServerLimits
 
 SMUGGLING = {
     "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",

@@ -58,7 +58,7 @@ World = RealWorld | MemoryWorld
 WORLDS: dict[str, Callable[[], World]] = {
     "asyncio": lambda: RealWorld(asyncio.new_event_loop),
     "uvloop": lambda: RealWorld(
-        cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
+        cast("Callable[[], asyncio.AbstractEventLoop]", uvloop.new_event_loop)
     ),
     "memory": MemoryWorld,
 }
@@ -75,7 +75,7 @@ class Raw(asyncio.Protocol):
         self._news = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.received += data

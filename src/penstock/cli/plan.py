@@ -130,9 +130,9 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
             **bus,
         },
         "ledger": {
+            "network": LOCAL.network,
             "charter_file": charter,
-            "public_folder": str(plan.home.public),
-            "ledger_url": plan.url("ledger"),
+            "public": str(plan.home.public),
             **database,
             **bus,
         },

@@ -60,6 +60,8 @@ def check_document(
     if seq is None:
         return Proof(record, judgement, signers, seq=-1, size=0)
     checkpoint = _checkpoint(document, log, verify_raw)
+    if document.get("size") != checkpoint.size or type(seq) is not int:
+        raise BadAnswer("its place in the log is not that of its checkpoint")
     leaf = leaf_bytes(Entry(EntryKind.RECORD, record_id(record), to_plain(record)))
     try:
         proof = [bytes.fromhex(part) for part in document["proof"]]

@@ -110,17 +110,19 @@ class Attempt:
             self._fail("bad_endpoint")
 
     async def read(self) -> bytes:
-        """The stream's next bytes for the client; `is_over` says whether they are the last."""
+        """The stream's next events for the client; `is_over` says whether they are the last."""
         assert self._chunks is not None, "only an open stream is read"
-        try:
-            chunk = await self._chunks.__anext__()
-        except StopAsyncIteration:
-            self._end_of_bytes()
-            return b""
-        except WireError as error:
-            self._fail(type(error).__name__)
-            return b""
-        return self._take(chunk)
+        part = b""
+        while not part and not self.is_over:
+            try:
+                chunk = await self._chunks.__anext__()
+            except StopAsyncIteration:
+                self._fail("no_receipt")
+            except WireError as error:
+                self._fail(type(error).__name__)
+            else:
+                part = self._take(chunk)
+        return part
 
     async def cancel(self) -> None:
         """Tell the miner that nobody waits for the answer any more, with the order as proof."""
@@ -185,8 +187,7 @@ class Attempt:
             self._fail("unasked_stream")
             return
         self._chunks = reply.chunks(idle_deadline_ms=head_ms)
-        while not self.first and not self.is_over:
-            self.first = await self.read()
+        self.first = await self.read()
         self._chunks = reply.chunks(idle_deadline_ms=self._line.deadlines.idle_ms)
 
     async def _take_whole(self, reply: StreamReply) -> None:
@@ -221,9 +222,6 @@ class Attempt:
         elif now_us - self.started_us > self._line.total_ms * 1000:
             self._fail("deadline")
         return part
-
-    def _end_of_bytes(self) -> None:
-        self._fail("no_receipt")
 
     def _fail(self, reason: str) -> None:
         self.failure = self.failure or reason

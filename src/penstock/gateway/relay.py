@@ -63,8 +63,7 @@ class Relay(AsyncIterator[bytes]):
         last = comment(COUNTERSIGN_COMMENT, signed_json(closed.countersign))
         if attempt.tally.receipt is not None:
             return last
-        cut = b"\n\n" if attempt.tally.is_cut else b""
-        return cut + _lost_event(attempt.failure, self._request_id) + last
+        return _lost_event(attempt.failure, self._request_id) + last
 
 
 def _lost_event(reason: str, request_id: str) -> bytes:

@@ -1,7 +1,8 @@
 """What the gateway sees of one answer: its bytes counted and hashed, and the miner's signed words.
 
-Bytes go on to the client as they come; an event is hashed when it is complete, because only then is
-it known whether it belongs to the answer or is the receipt that ends it (spec/stream.py).
+An event goes on to the client, byte for byte, in the moment in which it is complete, and is hashed
+then: only then is it known whether it is a part of the answer or the receipt that ends it
+(spec/stream.py).
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ class Tally:
     """Counts of one answer. `receipt` is the payload of the receipt comment once it came."""
 
     __slots__ = (
-        "_fed_bytes",
         "_frame_bytes",
         "_hash",
         "_splitter",
@@ -39,14 +39,12 @@ class Tally:
         "broken",
         "checkpoint",
         "events",
-        "is_cut",
         "receipt",
     )
 
     def __init__(self) -> None:
         self._splitter = EventSplitter()
         self._hash = sha256()
-        self._fed_bytes = 0
         self._frame_bytes = 0
         self.body_bytes = 0
         self.events = 0
@@ -54,8 +52,6 @@ class Tally:
         self.receipt: bytes | None = None
         self.broken = ""
         """Why the stream cannot be followed any further, if so."""
-        self.is_cut = False
-        """The bytes so far end inside an event."""
 
     @property
     def digest(self) -> str:
@@ -68,36 +64,32 @@ class Tally:
         return max(0, self.body_bytes - self._frame_bytes)
 
     def feed(self, chunk: bytes) -> bytes:
-        """Count a chunk of a stream; returns what goes on to the client.
+        """Count a chunk of a stream; returns what goes on to the client: the events it completes.
 
-        That is the chunk itself, cut off behind the receipt if that is in it.
+        A part of an event is of no use to a client, and one that is never completed would be read
+        as broken JSON. Nothing behind the receipt goes on.
         """
-        self._fed_bytes += len(chunk)
         try:
             events = self._splitter.feed(chunk)
         except EventTooLarge as error:
             self.broken = str(error)
             return b""
-        for event in events:
+        for count, event in enumerate(events, start=1):
             if event[0] == _COLON:
                 self._comment(event)
                 if self.receipt is not None:
-                    self.is_cut = False
-                    beyond = self._fed_bytes - self.body_bytes - len(event)
-                    return chunk[: len(chunk) - beyond]
+                    return b"".join(events[:count])
             else:
                 self.events += 1
                 self._frame_bytes += EVENT_FRAME_BYTES
             self._hash.update(event)
             self.body_bytes += len(event)
-        self.is_cut = self._fed_bytes > self.body_bytes
-        return chunk
+        return events[0] if len(events) == 1 else b"".join(events)
 
     def take_whole(self, body: bytes) -> None:
         """Count an answer that came in one piece."""
         self._hash.update(body)
         self.body_bytes += len(body)
-        self._fed_bytes += len(body)
 
     def _comment(self, event: bytes) -> None:
         named = parse_comment(event)

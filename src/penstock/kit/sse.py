@@ -26,7 +26,7 @@ class EventSplitter:
     """
 
     def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # grows in place: an event in many pieces is not copied each time
         self._scanned = 0  # bytes of the rest that hold no end; only the last three can begin one
         self._event_bytes_max = event_bytes_max
 
@@ -35,25 +35,30 @@ class EventSplitter:
         if not self._rest and data.find(b"\n\n") == len(data) - 2 >= 0 and b"\r" not in data:
             self._check(len(data))
             return [data]
-        buffer = self._rest + data if self._rest else data
+        rest = self._rest
+        rest += data
         events: list[bytes] = []
         start = 0
         search_from = max(0, self._scanned - 3)
-        while (match := _END.search(buffer, search_from)) is not None:
+        while (match := _END.search(rest, search_from)) is not None:
             end = match.end()
-            if end == len(buffer) and buffer.endswith(b"\r"):
+            del match  # it holds the buffer, which then could not shrink
+            if end == len(rest) and rest.endswith(b"\r"):
                 break
             self._check(end - start)
-            events.append(buffer[start:end])
+            events.append(bytes(rest[start:end]))
             start = search_from = end
-        self._rest = buffer[start:]
-        self._scanned = len(self._rest)
-        self._check(len(self._rest))
+        if start:
+            del rest[:start]
+        self._scanned = len(rest)
+        self._check(len(rest))
         return events
 
     def finish(self) -> bytes:
         """What is left when the stream has ended: b"" unless it was cut inside an event."""
-        rest, self._rest, self._scanned = self._rest, b"", 0
+        rest = bytes(self._rest)
+        self._rest.clear()
+        self._scanned = 0
         return rest
 
     def _check(self, size: int) -> None:

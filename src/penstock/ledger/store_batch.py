@@ -6,7 +6,7 @@ says is then written by COPY and `unnest`. The schema refuses what the law would
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
@@ -26,7 +26,10 @@ from penstock.spec.books import (
 )
 from penstock.spec.log import Frontier, Node, leaf_hash
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+# A string: asyncpg's classes take their type argument in the stubs only.
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
 
 LEASE_COLUMNS = "lease_id, gateway, account, granted_nano, grants, opened_ms, expires_ms, is_open"
 EPOCH_COLUMNS = (

@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 EPOCH_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z: every simulated market starts then
 HORIZON_MS = 400 * 24 * 3_600_000
+CLEAN_UP_MS = 3_600_000
 _WAITING_SHOWN_MAX = 20
 
 
@@ -109,6 +110,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if self._now * 1000 > self._horizon_ms:
             raise HorizonPassed(self._horizon_ms)
 
+    def extend_horizon(self, span_ms: int) -> None:
+        """Allow `span_ms` more from now, so that cancelled tasks can clean up."""
+        self._horizon_ms = max(self._horizon_ms, round(self._now * 1000) + span_ms)
+
     def enlist(
         self,
         coro: Coroutine[Any, Any, T] | Generator[Any, None, T],
@@ -182,12 +187,13 @@ def run(main: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
     Raises what `main` raises, Deadlock and HorizonPassed.
     """
     try:
-        asyncio.set_event_loop(loop)
         return loop.run_until_complete(main)
     finally:
-        _cancel_all(loop)
-        asyncio.set_event_loop(None)
-        loop.close()
+        try:
+            loop.extend_horizon(CLEAN_UP_MS)
+            _cancel_all(loop)
+        finally:
+            loop.close()
 
 
 def _cancel_all(loop: VirtualLoop) -> None:

@@ -113,7 +113,7 @@ class ScriptedMiner:
         return f"{self.host}-1"
 
     async def start(self) -> None:
-        self._server = Server(self._network, self._routes, entropy=lambda n: bytes(n))
+        self._server = Server(self._network, self._routes, entropy=bytes)
         await self._server.start(self.host, PORT)
 
     async def stop(self) -> None:
@@ -141,7 +141,9 @@ class ScriptedMiner:
 
     async def _serve(self, request: Request) -> Response | Stream:
         header = request.header("x-penstock-order")
-        signed = parse_signed(json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))))
+        signed = parse_signed(
+            json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+        )
         order = from_plain(Order, signed.body)
         assert order.request_digest == sha256(request.body).hexdigest(), "the body came untouched"
         if any(one.order.order_id == order.order_id for one in self.served):
@@ -149,17 +151,20 @@ class ScriptedMiner:
         served = Served(order, signed_digest(signed), request.body, self._clock.now_ms())
         self.served.append(served)
         script = self.scripts.pop(0) if self.scripts else self.default
+        if script.act is Act.HANG:
+            await served.cancelled.wait()
+            return Response(504)
+        return await self._perform(served, script)
+
+    async def _perform(self, served: Served, script: Script) -> Response | Stream:
         match script.act:
-            case Act.HANG:
-                await served.cancelled.wait()
-                return Response(504)
             case Act.BREAK:
                 return Response(script.status, b'{"error": {"code": "broken"}}', JSON_HEADERS)
             case Act.REFUSE:
                 return self._whole(served, script, status=503, outcome=Outcome.REFUSED)
             case Act.ERROR:
                 return self._whole(served, script, status=script.status, outcome=Outcome.COMPLETE)
-            case _ if not order.stream:
+            case _ if not served.order.stream:
                 return await self._answer_whole(served, script)
             case _:
                 return Stream(200, SSE_HEADERS, self._pieces(served, script))
@@ -244,9 +249,7 @@ class ScriptedMiner:
         return Response(200, b"{}", JSON_HEADERS)
 
     def _units(self, served: Served) -> Units:
-        return Units(
-            prompt=PROMPT_UNITS, cached=0, completion=served.words, images=0, audio_ms=0
-        )
+        return Units(prompt=PROMPT_UNITS, cached=0, completion=served.words, images=0, audio_ms=0)
 
     def _checkpoint(self, served: Served, script: Script) -> bytes:
         point = Checkpoint(
@@ -259,9 +262,7 @@ class ScriptedMiner:
         signed = sign("checkpoint", script.tamper_checkpoint(point), self.key)
         return comment("checkpoint", signed_json(signed))
 
-    def _receipt(
-        self, served: Served, script: Script, *, outcome: Outcome, units: Units
-    ) -> Signed:
+    def _receipt(self, served: Served, script: Script, *, outcome: Outcome, units: Units) -> Signed:
         order = served.order
         pays = outcome in {Outcome.COMPLETE, Outcome.CLIENT_CANCELLED}
         receipt = Receipt(

@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, toy_verify
+from tests.stations.gateway.scripted_ledger import ScriptedLedger
+from tests.stations.gateway.scripted_miner import ScriptedMiner
+
 from penstock.gateway.config import Bounds, Deadlines, KeyLimits
 from penstock.gateway.routes import build_routes
 from penstock.gateway.service import Gateway
@@ -22,9 +26,6 @@ from penstock.spec.keys import Signed, parse_signed, sign
 from penstock.spec.messages import Manifest, chute_id
 from penstock.spec.params import LOCAL, Params
 from penstock.spec.receipts import Outcome
-from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, toy_verify
-from tests.stations.gateway.scripted_ledger import ScriptedLedger
-from tests.stations.gateway.scripted_miner import ScriptedMiner
 
 SECRET = "sk-penstock-alice"
 ACCOUNT = "alice"
@@ -80,9 +81,9 @@ class World:
 
     loop: VirtualLoop
     params: Params = LOCAL
-    key_limits: KeyLimits = KeyLimits()
-    deadlines: Deadlines = Deadlines()
-    bounds: Bounds = Bounds()
+    key_limits: KeyLimits = field(default_factory=KeyLimits)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    bounds: Bounds = field(default_factory=Bounds)
     gateway_key: ToyKey = GATEWAY
     miners: dict[str, ScriptedMiner] = field(default_factory=dict)
 
@@ -166,6 +167,7 @@ class World:
 
     async def at_rest(self) -> None:
         """Wait until the gateway has ended every order and delivered every record."""
+        await settle()
         await self.gateway.closing.wait_quiet(deadline_ms=60_000)
         assert await self.gateway.recorder.flush(deadline_ms=60_000)
         await settle()

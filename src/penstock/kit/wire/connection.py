@@ -81,7 +81,7 @@ class ServerProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Set the high-water mark and wait for a head; refuse when there is no room."""
         limits = self._server.limits
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
         self._out = Outlet(self._transport, stall_deadline_ms=limits.stall_deadline_ms)
         self._transport.set_write_buffer_limits(high=limits.write_bytes_high)
         peer = transport.get_extra_info("peername")

@@ -64,8 +64,8 @@ class Routes:
         node = self._static.get(request.path)
         if node is None:
             values: list[str] = []
-            segments = request.path[1:].split("/", _SEGMENTS_MAX)
-            node = _find(self._root, segments, values)
+            if request.path.startswith("/"):  # the other form is `OPTIONS *`
+                node = _find(self._root, request.path[1:].split("/", _SEGMENTS_MAX), values)
             if node is None:
                 return _not_found(request)
             if values:
