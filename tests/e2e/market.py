@@ -48,7 +48,7 @@ class RunningMarket:
 
     def pid(self, station: str) -> int:
         """The process number of a station that runs now."""
-        return self.until(lambda: self._pid(station), f"{station} runs")
+        return int(self.until(lambda: self._pid(station), f"{station} runs"))
 
     def _pid(self, station: str) -> int | None:
         for one in self.status()["stations"]:

@@ -301,6 +301,7 @@ def test_a_stream_crosses_the_network_and_a_leaving_client_cancels_its_handler()
         assert asyncio.get_running_loop().time() < 10
         await client.close()
         await server.close(0)
+        assert network.open_ends == 0
 
     play(scenario)
 

@@ -19,6 +19,9 @@ from penstock.spec.notes import (
 from penstock.spec.params import Params
 from penstock.spec.receipts import Judgement, Record, judge, parse_record, record_id
 
+NOT_LOGGED = -1
+"""The place in the log of a record that a gateway still holds and the ledger does not know."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogName:
@@ -57,8 +60,8 @@ def check_document(
     parts = (record.order, record.receipt, record.checkpoint, record.countersign)
     signers = tuple(f"{part.kind} by {part.signer}" for part in parts if part is not None)
     seq = document.get("seq")
-    if seq is None:
-        return Proof(record, judgement, signers, seq=-1, size=0)
+    if seq is None or seq == NOT_LOGGED:
+        return Proof(record, judgement, signers, seq=NOT_LOGGED, size=0)
     checkpoint = _checkpoint(document, log, verify_raw)
     if document.get("size") != checkpoint.size or type(seq) is not int:
         raise BadAnswer("its place in the log is not that of its checkpoint")

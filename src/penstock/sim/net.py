@@ -46,7 +46,7 @@ class MemoryNetwork:
     @property
     def open_ends(self) -> int:
         """Ends of connections that are not over; 0 when all is quiet."""
-        return len(self._ends)
+        return sum(not end.lost for end in self._ends)
 
     def at(self, host: str) -> "HostNetwork":
         """The network as the station on `host` sees it: its own name, its own failures."""
