@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from penstock.client.audit import Auditor, collect
 from penstock.client.errors import NotPublished
 from penstock.client.published import Source
+from penstock.client.segments import Leaf
 from penstock.client.window import governing_charter
 from penstock.kit.keys import Ed25519Key, verify_raw
 from penstock.kit.keys import verify as verify_key
@@ -25,9 +26,9 @@ from penstock.ledger.notary import Notary
 from penstock.ledger.publisher import Publisher
 from penstock.ledger.state import EntryKey, EpochState, Logged
 from penstock.sim.disk import MemoryFiles
-from penstock.spec.canon import canonical, parse, to_plain
+from penstock.spec.canon import canonical, from_plain, parse, to_plain
 from penstock.spec.consensus import agree
-from penstock.spec.entries import Close, Entry, EntryKind, Row, leaf_bytes, row_of
+from penstock.spec.entries import Close, Entry, EntryKind, Row, leaf_bytes, parse_leaf, row_of
 from penstock.spec.evidence import evidence_digest
 from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.log import EMPTY, Frontier, leaf_hash
@@ -229,9 +230,13 @@ class PublishedLog:
         auditor = Auditor(DictSource(self.published), verify, verify_raw)
         segments = await auditor.window(epoch)
         operator, params = await auditor.operator()
-        leaves = [leaf for segment in segments for leaf in segment.leaves]
+        charters = [
+            Leaf(one.seq, one.leaf, parse_leaf(one.leaf), None)
+            for one in self.log.entries_
+            if one.kind is EntryKind.CHARTER
+        ]
         charter = governing_charter(
-            leaves, size=segments[-1].end.size, operator=operator, verify=verify
+            charters, size=segments[-1].end.size, operator=operator, verify=verify
         )
         evidence = collect(segments, charter=charter, verify=verify)
         report = Report(
@@ -285,8 +290,6 @@ class PublishedLog:
 
 
 def from_signed(signed: Signed) -> Report:
-    from penstock.spec.canon import from_plain
-
     return from_plain(Report, signed.body)
 
 
@@ -358,11 +361,10 @@ def add_traffic(log: PublishedLog, *, tag: str = "") -> None:
 LIE = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\ndata: [DONE]\n\n'
 
 
-def add_lie(log: PublishedLog) -> None:
+def add_lie(log: PublishedLog, accuser: ToyKey = VALIDATORS[0]) -> None:
     """A receipt for 50 units of an answer that holds one, and the verdict that proves it."""
     order = order_for("o-lie", LIAR, chute=CHUTES[0], completion=50)
     log.add_record(served(order, LIAR, total_us=9_000, body=LIE))
-    accuser = VALIDATORS[0]
     transcript = b64encode(LIE).decode()
     verdict = Verdict(accuser.identity, log.epoch, LIAR.identity, "o-lie", transcript)
     log.add_verdict(verdict, accuser)

@@ -13,7 +13,9 @@ from penstock.spec.canon import canonical, parse
 from penstock.spec.entries import Close
 from penstock.spec.messages import Charter, Report, Settlement
 from penstock.spec.receipts import Record
+from penstock.spec.units import FREE
 from tests.client.published_log import (
+    CHUTES,
     EPOCHS,
     FIRST_EPOCH_FILE,
     LAST,
@@ -26,10 +28,14 @@ from tests.client.published_log import (
     Alterations,
     DictSource,
     PublishedLog,
+    add_lie,
     add_traffic,
     auditor,
     edited,
     make_log,
+    order_for,
+    presence,
+    served,
     with_column,
     with_table,
 )
@@ -103,7 +109,7 @@ async def test_any_changed_byte_of_any_file_is_a_difference(name: str, files: Fi
             changed = data[:place] + bytes([data[place] ^ bit]) + data[place + 1 :]
             found = await difference({**files, name: changed})
             folder = name.rpartition("/")[0]
-            assert name in found.where or (folder and folder in found.where)
+            assert folder in found.where, "operator.json is told by what it no longer fits"
 
 
 @pytest.mark.parametrize("name", ["operator.json", ABOUT, OUTCOME])
@@ -397,7 +403,7 @@ async def test_the_spelling_of_hashes_cannot_be_changed(files: Files) -> None:
 
 async def test_a_log_under_another_key_is_refused() -> None:
     other = type(LOG_KEY)(bytes(32))
-    found = await difference_in(Alterations(log_key=other))
+    found = await difference_in(Alterations(log_key=other, reporters=()))
     assert found.where == f"{ABOUT}: checkpoint"
 
 
@@ -556,22 +562,44 @@ async def test_the_newest_charter_before_the_close_governs() -> None:
     assert audit.reports == 3
 
 
-async def test_a_verdict_by_a_stranger_condemns_nobody() -> None:
+@pytest.mark.parametrize(("accuser", "is_paid"), [(VALIDATORS[1], False), (STRANGER, True)])
+async def test_only_a_validators_verdict_condemns(accuser: ToyKey, *, is_paid: bool) -> None:
     log = PublishedLog()
     log.add_charter()
     add_traffic(log)
+    add_lie(log, accuser)
+    log.add_roll([presence(LIAR, CHUTES[0])])
     await log.close()
     await log.settle(EPOCHS[0])
-    before = await auditor(DictSource(log.published)).audit(EPOCHS[0])
-    assert {one.miner for one in before.settlement.weights} <= {one.identity for one in MINERS}
+    audit = await auditor(DictSource(log.published)).audit(EPOCHS[0])
+    paid = {payout.identity for payout in audit.settlement.payouts}
+    assert (LIAR.identity in paid) is is_paid
 
 
 async def test_numbers_beyond_the_law_are_a_difference_and_no_crash() -> None:
-    """Signed stakes below zero: nobody can be paid by them."""
-    key = ToyKey("x")
+    """Gateway and miner sign more units than any canonical number can count."""
+    log = PublishedLog(Alterations(reporters=()))
+    log.add_charter()
+    for name in ("o-1", "o-2"):
+        order = order_for(name, MINERS[0], chute=CHUTES[0], completion=2**52)
+        free = replace(order, price=FREE, charge_max=0)
+        log.add_record(served(free, MINERS[0], total_us=1))
+    await log.close()
+    await log.settle(EPOCHS[0])
+    with pytest.raises(Difference) as caught:
+        await auditor(DictSource(log.published)).audit(EPOCHS[0])
+    assert caught.value.where == f"evidence of epoch {EPOCHS[0]}"
 
-    def alter(charter: Charter) -> Charter:
-        return replace(charter, seats=tuple(replace(seat, stake=-1) for seat in charter.seats))
 
-    found = await difference_in(Alterations(charter=alter, settlement_key=key))
-    assert found.where.endswith("settlement: signer")
+async def test_a_charge_below_zero_is_a_difference_and_no_crash() -> None:
+    log = PublishedLog(Alterations(reporters=(), is_settled=True))
+    log.add_charter()
+    order = order_for("o-1", MINERS[0], chute=CHUTES[0])
+    log.add_record(served(replace(order, charge_max=-1_000), MINERS[0], total_us=1))
+    pool, log.pools = log.pools, {}
+    assert pool[EPOCHS[0]] < 0
+    await log.close()
+    await log.settle(EPOCHS[0])
+    with pytest.raises(Difference) as caught:
+        await auditor(DictSource(log.published)).audit(EPOCHS[0])
+    assert caught.value.where == f"settlement of epoch {EPOCHS[0]}"

@@ -1,73 +1,21 @@
 """The client against our server and against servers that misbehave, on every network."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
+from tests.kit.scripted import DEADLINE_MS, OK, scripted
 from tests.kit.world import HOST, MemoryWorld, World, echo, server_of
 
 from penstock.kit.errors import (
     BadReply,
     BodyTooLarge,
-    ConnectFailed,
     DeadlinePassed,
     PeerClosed,
 )
 from penstock.kit.ports import Network
-from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.http import Request, Response, Stream
-
-DEADLINE_MS = 30_000
-
-
-class Scripted(asyncio.Protocol):
-    """A server that answers the n-th request of a connection with the n-th script."""
-
-    def __init__(self, scripts: list[bytes | None]) -> None:
-        self._scripts = iter(scripts)
-        self.lost = asyncio.Event()
-        self.transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's do not inherit
-
-    def data_received(self, data: bytes) -> None:
-        script = next(self._scripts, None)
-        if script is None:
-            self.transport.close()
-        else:
-            self.transport.write(script)
-            if b"connection: close" in script:
-                self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
-
-
-@asynccontextmanager
-async def scripted(
-    network: Network, scripts: Callable[[int], list[bytes | None]]
-) -> AsyncIterator[tuple[str, list[Scripted]]]:
-    """(base URL, connections so far): connection n follows scripts(n)."""
-    made: list[Scripted] = []
-
-    def factory() -> Scripted:
-        made.append(Scripted(scripts(len(made))))
-        return made[-1]
-
-    listener = await network.listen(HOST, 0, factory)
-    try:
-        yield f"http://{HOST}:{listener.port}", made
-    finally:
-        await listener.close()
-        for one in made:
-            one.transport.abort()
-        for one in made:
-            await one.lost.wait()
-
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 def test_a_call_brings_back_status_headers_and_body(world: World) -> None:
@@ -85,41 +33,6 @@ def test_a_call_brings_back_status_headers_and_body(world: World) -> None:
         assert (reply.status, reply.body, reply.header("X-Path")) == (200, b"hello", "/a/b")
         await client.close()
         await server.close(0)
-
-    world.run(scenario)
-
-
-def test_calls_share_one_connection(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        server = server_of(network, echo)
-        port = await server.start(HOST, 0)
-        client = HttpClient(network)
-        for n in range(5):
-            body = b"x" * n * 100_000
-            reply = await client.call(
-                "PUT", f"http://{HOST}:{port}/", body=body, deadline_ms=DEADLINE_MS
-            )
-            assert reply.body == body
-        assert (server.connections, client.idle_links) == (1, 1)
-        await client.close()
-        await server.close(0)
-
-    world.run(scenario)
-
-
-def test_the_pool_is_bounded_and_last_in_first_out(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        server = server_of(network, echo)
-        port = await server.start(HOST, 0)
-        client = HttpClient(network, ClientLimits(idle_max=2))
-        url = f"http://{HOST}:{port}/"
-        async with asyncio.TaskGroup() as group:
-            for _ in range(5):
-                group.create_task(client.call("GET", url, deadline_ms=DEADLINE_MS))
-        assert client.idle_links == 2
-        await client.close()
-        assert client.idle_links == 0
-        await server.close(1000)
 
     world.run(scenario)
 
@@ -221,88 +134,6 @@ def test_a_slow_consumer_holds_the_server_back(world: World) -> None:
     world.run(scenario)
 
 
-def test_a_port_where_nobody_listens_is_connect_failed(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        listener = await network.listen(HOST, 0, asyncio.Protocol)
-        port = listener.port
-        await listener.close()
-        client = HttpClient(network)
-        with pytest.raises(ConnectFailed) as caught:
-            await client.call("GET", f"http://{HOST}:{port}/", deadline_ms=DEADLINE_MS)
-        assert (caught.value.host, caught.value.port) == (HOST, port)
-        await client.close()
-
-    world.run(scenario)
-
-
-def test_a_pooled_connection_that_died_is_replaced_for_a_safe_method(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        # The first connection answers once and then closes on the second request.
-        async with scripted(network, lambda n: [OK] if n == 0 else [OK, OK]) as (base, made):
-            client = HttpClient(network)
-            for _ in range(3):
-                reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-                assert reply.body == b"ok"
-            assert len(made) == 2
-            await client.close()
-
-    world.run(scenario)
-
-
-def test_a_post_that_may_have_been_read_is_not_sent_twice(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        async with scripted(network, lambda n: [OK]) as (base, made):
-            client = HttpClient(network)
-            await client.call("POST", base, deadline_ms=DEADLINE_MS)
-            with pytest.raises(PeerClosed) as caught:
-                await client.call("POST", base, deadline_ms=DEADLINE_MS)
-            assert caught.value.after_bytes == 0
-            assert len(made) == 1
-            await client.close()
-
-    world.run(scenario)
-
-
-def test_a_fresh_connection_that_dies_is_not_tried_again(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        async with scripted(network, lambda n: [None]) as (base, made):
-            client = HttpClient(network)
-            with pytest.raises(PeerClosed):
-                await client.call("GET", base, deadline_ms=DEADLINE_MS)
-            assert len(made) == 1
-            await client.close()
-
-    world.run(scenario)
-
-
-def test_a_resting_connection_that_its_server_closes_leaves_the_pool(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        server = server_of(network, echo)
-        port = await server.start(HOST, 0)
-        client = HttpClient(network)
-        await client.call("GET", f"http://{HOST}:{port}/", deadline_ms=DEADLINE_MS)
-        assert client.idle_links == 1
-        await server.close(5_000)
-        while client.idle_links:
-            await asyncio.sleep(0.001)
-        await client.close()
-
-    world.run(scenario)
-
-
-def test_a_connection_that_rested_too_long_is_not_used(virtual: MemoryWorld) -> None:
-    async def scenario(network: Network) -> None:
-        async with scripted(network, lambda n: [OK, OK]) as (base, made):
-            client = HttpClient(network, ClientLimits(idle_ms=1000))
-            await client.call("POST", base, deadline_ms=DEADLINE_MS)
-            await asyncio.sleep(1.5)
-            await client.call("POST", base, deadline_ms=DEADLINE_MS)
-            assert len(made) == 2
-            await client.close()
-
-    virtual.run(scenario)
-
-
 @pytest.mark.parametrize(
     "reply",
     [
@@ -385,19 +216,6 @@ def test_interim_replies_are_skipped(world: World) -> None:
             client = HttpClient(network)
             reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
             assert (reply.status, reply.body, reply.header("x")) == (200, b"ok", "")
-            await client.close()
-
-    world.run(scenario)
-
-
-def test_a_second_reply_to_one_request_is_never_used(world: World) -> None:
-    async def scenario(network: Network) -> None:
-        async with scripted(network, lambda n: [OK + OK.replace(b"ok", b"no")]) as (base, made):
-            client = HttpClient(network)
-            for _ in range(2):
-                reply = await client.call("GET", base, deadline_ms=DEADLINE_MS)
-                assert reply.body == b"ok"
-            assert len(made) == 2
             await client.close()
 
     world.run(scenario)

@@ -214,6 +214,8 @@ class Gateway:
                 break
             if not self._is_fit(plan, instance):
                 continue
+            if refused + failed:
+                self.metrics.count("gateway_failovers_total")
             attempt = self._begin(plan, instance, ticket.account)
             await self._opened(attempt, ticket)
             if attempt.is_streaming:
@@ -225,7 +227,6 @@ class Gateway:
                 self.metrics.count("gateway_requests_total", outcome=Outcome.COMPLETE.value)
                 return self._whole(attempt, closed)
             await attempt.cut()
-            self.metrics.count("gateway_failovers_total")
             if closed.end.outcome is Outcome.REFUSED:
                 refused += 1
             else:

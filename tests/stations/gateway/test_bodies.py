@@ -46,7 +46,7 @@ def test_a_chat_request_is_read() -> None:
     assert call.body is body
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"model": "m"}x', b'{"a": \xff}'])
+@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"a": \xff}'])
 @pytest.mark.parametrize("path", [CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH])
 def test_what_is_no_json_is_told_so(path: str, body: bytes) -> None:
     with pytest.raises(BadJson) as caught:
@@ -99,7 +99,8 @@ def test_a_list_is_no_request() -> None:
 
 
 def test_nulls_mean_the_default() -> None:
-    body = chat(max_tokens=None, n=None, stream=None, seed=None, stream_options=None)
+    fields = ("max_tokens", "n", "stream", "seed", "stream_options")
+    body = {**chat(), **dict.fromkeys(fields)}
     call = parse_body(CHAT_PATH, raw(body))
     assert (call.tokens_max, call.choices, call.stream) == (None, 1, False)
 

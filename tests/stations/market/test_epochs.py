@@ -137,18 +137,13 @@ def test_an_unsponsored_minimum_is_not_asked_for_but_demand_is() -> None:
 
 def test_an_older_manifest_of_a_name_fades_out() -> None:
     newer = chute(instances_max=9)
-    both = (chute(), newer)
-    outcome = close(live(), chutes=both, targets={CHUTE: TARGET})
-    assert {one.chute: one.instances for one in outcome.targets.targets} == {
-        CHUTE: 1,
-        newer.chute: 1,
-    }
-    idle = {CHUTE: replace(TARGET, serving=0)}
-    outcome = close(live(), chutes=both, targets=idle)
-    outcome = close(
-        live(), chutes=both, targets={one.chute: one for one in outcome.targets.targets}
-    )
-    assert [one.chute for one in outcome.targets.targets] == [newer.chute]
+    busy = replace(TARGET, busy_us=3 * LOCAL.epoch_ms * 1000)
+    first = close(live(), chutes=(chute(), newer), targets={CHUTE: busy}).targets.targets
+    assert {one.chute: one.instances for one in first} == {CHUTE: 1, newer.chute: 1}
+    second = close(
+        live(), chutes=(chute(), newer), targets={one.chute: one for one in first}
+    ).targets.targets
+    assert {one.chute: one.instances for one in second} == {newer.chute: 1}
 
 
 def test_the_largest_roll_goes_in_parts_that_fit_the_bus() -> None:

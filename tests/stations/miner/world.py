@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.kit.engine import Capability, Engine, EngineExit, EngineFailed, EngineStats
+from penstock.kit.problem import problem
 from penstock.kit.sse import EventSplitter, event_data, parse_comment
 from penstock.kit.wire.client import HttpClient, Reply
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
@@ -74,6 +75,10 @@ class FakeMarket:
     withdrawn: list[Offer] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)
     claim_state: str = "posted"
+    unreadable: str = ""
+    """A claim of this order id makes the ledger refuse the whole batch."""
+    refused: list[int] = field(default_factory=list)
+    """Sizes of the batches that were refused for it."""
     ahead_ms: int = 0
     """How far the market's clock is ahead of the world's."""
     down: bool = False
@@ -152,6 +157,9 @@ class FakeMarket:
 
     async def claim(self, request: Request) -> Response:
         claims = msgspec.json.decode(request.body)["claims"]
+        if self.unreadable in {claim["order"]["body"]["order_id"] for claim in claims}:
+            self.refused.append(len(claims))
+            return problem(422, "bad_claims", "one of them cannot be read")
         self.claims += claims
         states = [
             {

@@ -1,0 +1,152 @@
+"""Connections and servers that end: drain, deadlines, bounds."""
+
+import asyncio
+
+import pytest
+from tests.kit.world import (
+    HOST,
+    MemoryWorld,
+    World,
+    dial,
+    echo,
+    get,
+    server_of,
+)
+
+from penstock.kit.ports import Network
+from penstock.kit.wire.http import Request, Response, Stream, json_response
+from penstock.kit.wire.limits import ServerLimits
+
+
+def test_closing_lets_running_exchanges_finish(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        started, release = asyncio.Event(), asyncio.Event()
+
+        async def handler(request: Request) -> Response | Stream:
+            started.set()
+            await release.wait()
+            return json_response(200, {"done": True})
+
+        server = server_of(network, handler)
+        port = await server.start(HOST, 0)
+        busy, idle = await dial(network, port), await dial(network, port)
+        busy.transport.write(get())
+        await started.wait()
+        async with asyncio.TaskGroup() as group:
+            closing = group.create_task(server.close(30_000))
+            await idle.until_closed()
+            assert not closing.done()
+            with pytest.raises(OSError):
+                await dial(network, port)
+            release.set()
+        answer = await busy.until_closed()
+        assert answer.endswith(b'{"done":true}')
+        assert b"connection: close" in answer
+
+    world.run(scenario)
+
+
+def test_closing_cuts_what_does_not_finish_in_time(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        started, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def handler(request: Request) -> Response | Stream:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+            return Response(200)
+
+        server = server_of(network, handler)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        raw.transport.write(get())
+        await started.wait()
+        await server.close(10)
+        assert cancelled.is_set()
+        assert await raw.until_closed() == b""
+
+    world.run(scenario)
+
+
+def test_connections_beyond_the_bound_are_refused_with_503(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo, limits=ServerLimits(connections_max=1))
+        port = await server.start(HOST, 0)
+        first = await dial(network, port)
+        first.transport.write(get("/in"))
+        await first.until(b"/in")
+        second = await dial(network, port)
+        assert (await second.until_closed()).startswith(b"HTTP/1.1 503 ")
+        first.transport.write(get("/still"))
+        await first.until(b"/still")
+        await server.close(0)
+
+    world.run(scenario)
+
+
+def test_a_head_that_trickles_in_is_refused_after_the_head_deadline(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        began = asyncio.get_running_loop().time()
+        trickle = b"GET / HTTP/1.1\r\nHost: a\r\nX: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+        for n in range(len(trickle)):
+            if raw.lost.is_set():
+                break
+            raw.transport.write(trickle[n : n + 1])
+            await asyncio.sleep(1)
+        assert (await raw.until_closed()).startswith(b"HTTP/1.1 408 ")
+        assert 10 < asyncio.get_running_loop().time() - began < 13
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
+def test_a_body_that_trickles_in_is_refused_after_the_body_deadline(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        raw.transport.write(get("/", "Content-Length: 100", method="POST"))
+        while not raw.lost.is_set():
+            raw.transport.write(b"x")
+            await asyncio.sleep(5)
+        assert raw.received.startswith(b"HTTP/1.1 408 ")
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
+def test_an_idle_connection_is_closed_after_the_idle_deadline(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        raw.transport.write(get("/once"))
+        await raw.until(b"/once")
+        answered = asyncio.get_running_loop().time()
+        await raw.until_closed()
+        assert 74.9 < asyncio.get_running_loop().time() - answered < 75.2
+        assert server.connections == 0
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
+def test_a_running_exchange_has_no_idle_deadline(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        async def handler(request: Request) -> Response | Stream:
+            await asyncio.sleep(600)
+            return Response(200, b"late")
+
+        server = server_of(network, handler)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        raw.transport.write(get())
+        assert (await raw.until(b"late")).startswith(b"HTTP/1.1 200 ")
+        await server.close(0)
+
+    virtual.run(scenario)

@@ -1,0 +1,226 @@
+"""What a miner says of its machine is read from the machine; what it is told is checked."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.adapters.nvidia import Card, nvidia_cards, read_cards
+from penstock.miner.config import parse_config, read_config
+from penstock.miner.errors import ConfigInvalid
+from penstock.miner.hardware import Gpu, detect, gpu_class
+from penstock.miner.policy import PricePolicy, asked_price
+from penstock.miner.verdicts import Head, Meaning, meaning
+from penstock.spec.params import LOCAL
+from penstock.spec.pricing import is_within
+from penstock.spec.scoring import HARDWARE_PPM
+from penstock.spec.units import PPM, Price
+
+FILES = {
+    "/proc/cpuinfo": "processor\t: 0\nmodel name\t: Test CPU 9000\n\nprocessor\t: 1\nmodel name\t: T\n",
+    "/proc/meminfo": "MemTotal:       8000000 kB\nMemFree: 1 kB\n",
+    "/etc/machine-id": "0123\n",
+}
+
+
+def reader(files: dict[str, str]) -> Any:
+    def read(path: str) -> str:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    return read
+
+
+def test_a_cpu_machine_is_read_from_its_kernel() -> None:
+    found = detect(reader(FILES))
+    assert (found.kind, found.model, found.cores) == ("cpu", "Test CPU 9000", 2)
+    assert found.memory_bytes == 8_000_000 * 1024
+    assert {"cpu", "any", ""} <= found.classes
+    assert "gpu" not in found.classes
+
+
+def test_a_machine_without_these_files_has_empty_facts_and_still_a_device() -> None:
+    found = detect(reader({}))
+    assert (found.model, found.cores, found.memory_bytes) == ("", 0, 0)
+    assert len(found.device) == 64
+
+
+def test_the_device_is_the_same_at_every_look_and_another_on_another_machine() -> None:
+    device = detect(reader(FILES)).device
+    assert detect(reader(dict(FILES))).device == device
+    assert detect(reader({**FILES, "/etc/machine-id": "4567\n"})).device != device
+    assert detect(reader({**FILES, "/sys/class/dmi/id/board_serial": "S1"})).device != device
+    cards = (Gpu("NVIDIA L4", "GPU-1", 1), Gpu("NVIDIA L4", "GPU-2", 1))
+    with_cards = detect(reader(FILES), gpus=cards)
+    assert with_cards.device != device
+    assert detect(reader(FILES), gpus=cards[::-1]).device == with_cards.device
+    assert {"gpu", "nvidia-l4", "cpu"} <= with_cards.classes
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("NVIDIA H100 80GB HBM3", "nvidia-h100"),
+        ("NVIDIA H200", "nvidia-h200"),
+        ("NVIDIA A100-SXM4-80GB", "nvidia-a100"),
+        ("NVIDIA A100 80GB PCIe", "nvidia-a100"),
+        ("NVIDIA H100 NVL", "nvidia-h100"),
+        ("NVIDIA GeForce RTX 4090", "nvidia-rtx-4090"),
+        ("Tesla T4", "nvidia-t4"),
+        ("NVIDIA L40S", "nvidia-l40s"),
+        ("NVIDIA A10", "nvidia-a10"),
+        ("NVIDIA B200", "nvidia-b200"),
+        ("NVIDIA L4", "nvidia-l4"),
+    ],
+)
+def test_cards_get_the_names_that_the_law_weighs(model: str, kind: str) -> None:
+    assert gpu_class(model) == kind
+    assert kind in HARDWARE_PPM
+
+
+class NvmlDown(Exception):
+    """Plays pynvml.NVMLError."""
+
+
+def nvml(*, fails: str = "") -> Any:
+    """A stand-in for the `pynvml` module, which is not ours: two cards, or a failure."""
+
+    def checked(name: str, value: Any) -> Any:
+        def function(*_: Any) -> Any:
+            if name == fails:
+                raise NvmlDown
+            return value
+
+        return function
+
+    return SimpleNamespace(
+        NVMLError=NvmlDown,
+        nvmlInit=checked("init", None),
+        nvmlShutdown=checked("shutdown", None),
+        nvmlDeviceGetCount=checked("count", 2),
+        nvmlDeviceGetHandleByIndex=checked("handle", 0),
+        nvmlDeviceGetName=checked("name", b"NVIDIA L4"),
+        nvmlDeviceGetUUID=checked("uuid", "GPU-1"),
+        nvmlDeviceGetMemoryInfo=checked("memory", SimpleNamespace(total=24 << 30)),
+    )
+
+
+def test_cards_are_read_from_the_driver() -> None:
+    assert read_cards(nvml()) == (Card("NVIDIA L4", "GPU-1", 24 << 30),) * 2
+
+
+@pytest.mark.parametrize("fails", ["init", "count", "handle", "name", "memory"])
+def test_a_driver_that_does_not_answer_means_no_cards(fails: str) -> None:
+    assert read_cards(nvml(fails=fails)) == ()
+
+
+def test_looking_for_cards_never_raises() -> None:
+    assert isinstance(nvidia_cards(), tuple)
+
+
+PRICES = st.builds(
+    Price,
+    request=st.integers(0, 10**9),
+    prompt=st.integers(0, 10**12),
+    cached=st.integers(0, 10**12),
+    completion=st.integers(0, 10**12),
+    images=st.integers(0, 10**9),
+    audio_ms=st.integers(0, 10**9),
+)
+
+
+@given(
+    ceiling=PRICES,
+    share=st.integers(0, PPM),
+    target=st.integers(0, 3 * PPM),
+    follows=st.booleans(),
+)
+def test_no_price_is_above_the_manifests(
+    ceiling: Price, share: int, target: int, follows: bool
+) -> None:
+    policy = PricePolicy(share_ppm=share, follow_target=follows)
+    assert is_within(asked_price(policy, ceiling, target_ppm=target), ceiling)
+
+
+@given(ceiling=PRICES)
+def test_all_of_the_reference_price_is_the_reference_price(ceiling: Price) -> None:
+    assert asked_price(PricePolicy(), ceiling, target_ppm=PPM) == ceiling
+    assert asked_price(PricePolicy(follow_target=False), ceiling, target_ppm=1) == ceiling
+
+
+def test_a_share_beyond_the_whole_is_no_policy() -> None:
+    with pytest.raises(ValueError, match="share_ppm"):
+        PricePolicy(share_ppm=PPM + 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "stream", "expected"),
+    [
+        (200, "application/json", False, Meaning.ANSWER),
+        (200, "text/event-stream; charset=utf-8", True, Meaning.ANSWER),
+        (200, "text/event-stream", False, Meaning.FAILED),
+        (200, "application/json", True, Meaning.FAILED),
+        (400, "", True, Meaning.REQUEST_REFUSED),
+        (404, "", False, Meaning.REQUEST_REFUSED),
+        (401, "", False, Meaning.FAILED),
+        (429, "", True, Meaning.FULL),
+        (503, "", False, Meaning.FULL),
+        (500, "", False, Meaning.FAILED),
+        (302, "", False, Meaning.FAILED),
+    ],
+)
+def test_an_engines_reply_means_one_thing(
+    status: int, content_type: str, stream: bool, expected: Meaning
+) -> None:
+    head = Head(status=status, content_type=content_type, is_stream_wanted=stream)
+    assert meaning(head) is expected
+
+
+GOOD: dict[str, Any] = {
+    "name": "m-1",
+    "network": "local",
+    "market_url": "http://127.0.0.1:1",
+    "home": "/var/lib/penstock",
+    "key_file": "/etc/penstock/key",
+    "chutes": ["tiny-chat"],
+}
+
+
+def test_a_configuration_is_read_as_json_and_as_toml() -> None:
+    config = parse_config(msgspec.json.encode(GOOD), place="m.json")
+    assert config.params is LOCAL
+    assert config.prices == PricePolicy()
+    assert parse_config(msgspec.toml.encode(GOOD), place="m.toml") == config
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"name": "Big Miner"}, "name"),
+        ({"network": "moon"}, "network"),
+        ({"market_url": "market"}, "market_url"),
+        ({"price_share_ppm": -1}, "price_share_ppm"),
+        ({"instances_max": 0}, "instances_max"),
+        ({"engine_threads": 0}, "engine_threads"),
+        ({"chutes": []}, "auto"),
+        ({"chute": ["typo"]}, "chute"),
+        ({"port": "80"}, "port"),
+    ],
+)
+def test_a_wrong_configuration_says_which_field_and_what_to_do(
+    change: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse_config(msgspec.json.encode({**GOOD, **change}), place="m.json")
+    assert word in caught.value.reason
+    assert "m.json" in str(caught.value)
+
+
+def test_a_configuration_that_is_not_there_is_told_plainly(tmp_path: Any) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        read_config(tmp_path / "none.json")
+    assert "none.json" in str(caught.value)

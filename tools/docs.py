@@ -1,0 +1,125 @@
+"""Writes the generated pages of docs/: protocol.md from the law's docstrings, cli.md from --help.
+
+`tools/docs.py` writes them; `tools/docs.py --check` exits 1 when a page is not what it would write.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import click
+
+from penstock.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEC = ROOT / "src/penstock/spec"
+# In the order in which one understands them.
+READING_ORDER = (
+    "units",
+    "params",
+    "canon",
+    "keys",
+    "messages",
+    "stream",
+    "receipts",
+    "pricing",
+    "books",
+    "accounts",
+    "log",
+    "notes",
+    "entries",
+    "routing",
+    "demand",
+    "evidence",
+    "verdicts",
+    "scoring",
+    "yuma",
+    "consensus",
+    "shares",
+    "settlement",
+    "errors",
+)
+NOTE = "<!-- Written by `make docs`; edit the source instead. -->\n"
+
+
+def protocol_page() -> str:
+    """The law in reading order: each module's purpose and each public name with its rule."""
+    found = {path.stem for path in SPEC.glob("*.py")} - {"__init__"}
+    assert found == set(READING_ORDER), f"READING_ORDER lacks {found ^ set(READING_ORDER)}"
+    parts = [
+        NOTE,
+        "# The protocol\n",
+        "What follows is the law itself: the docstrings of `src/penstock/spec`, in reading order. The",
+        "code beside them is normative; the vectors under `vectors/` are made from it.\n",
+    ]
+    for name in READING_ORDER:
+        parts += _module(name)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _module(name: str) -> list[str]:
+    tree = ast.parse((SPEC / f"{name}.py").read_text())
+    lines = [f"## {name}\n", ast.get_docstring(tree) or "", ""]
+    for node in tree.body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        about = ast.get_docstring(node)
+        if about:
+            lines += [f"### `{_signature(node)}`\n", about, ""]
+    return lines
+
+
+def _signature(node: ast.FunctionDef | ast.ClassDef) -> str:
+    if isinstance(node, ast.ClassDef):
+        fields = [
+            f"{one.target.id}: {ast.unparse(one.annotation)}"
+            for one in node.body
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
+        ]
+        return f"{node.name}({', '.join(fields)})" if fields else node.name
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"{node.name}({ast.unparse(node.args)}){returns}"
+
+
+def cli_page() -> str:
+    """Every command's help, as it prints it."""
+    context = click.Context(main, info_name="penstock", terminal_width=100)
+    parts = [NOTE, "# The command line\n", "```text", main.get_help(context), "```\n"]
+    for name in COMMANDS:
+        parts += _command(context, name)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _command(parent: click.Context, name: str) -> list[str]:
+    command = main.get_command(parent, name)
+    assert command is not None, f"no command {name}"
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=100)
+    lines = [f"## penstock {name}\n", "```text", command.get_help(context), "```\n"]
+    if isinstance(command, click.Group):
+        for below, one in command.commands.items():
+            inner = click.Context(one, info_name=below, parent=context, terminal_width=100)
+            lines += ["```text", one.get_help(inner), "```\n"]
+    return lines
+
+
+PAGES = {"docs/protocol.md": protocol_page, "docs/cli.md": cli_page}
+
+
+def run(arguments: list[str]) -> int:
+    """Write the pages, or compare with --check. Returns the exit status."""
+    stale = []
+    for name, make in PAGES.items():
+        path, text = ROOT / name, make()
+        if not path.exists() or path.read_text() != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                path.write_text(text)
+    if "--check" in arguments and stale:
+        print(f"stale: {', '.join(stale)}. Run: make docs")
+        return 1
+    print(f"{len(PAGES)} pages, {len(stale)} {'stale' if '--check' in arguments else 'written'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
