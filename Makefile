@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 JOBS ?= 2
+REPORTS := .test-reports
+PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 .DEFAULT_GOAL := help
 .PHONY: help up test check fix sim soak vectors bench docs lock clean setup
 
@@ -36,22 +38,24 @@ up: $(VENV)/.run ## the whole market on this machine (ARGS="--detach --home DIR 
 	@$(BIN)/penstock up $(ARGS)
 
 test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
-	@echo "== real servers, real engines, the whole market"
-	@$(BIN)/pytest tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs
-	@$(BIN)/pytest tests/e2e
+	@echo "== real servers, real engines, the client, the simulator, the command line, the docs"
+	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs
+	@echo "== the whole market: real processes, faults"
+	@$(call PYTEST,e2e) tests/e2e
 	@$(BIN)/python tools/tally.py
 
 check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets
+	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
 	@echo "== format, lint, types, imports, house rules"
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests/house
+	@$(call PYTEST,house) tests/house
 	@echo "== the law (every line), the kit, the stations"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest tests/spec
+	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest --junitxml=$(REPORTS)/spec.xml tests/spec
 	@$(BIN)/coverage report --include='src/penstock/spec/*' --fail-under=100 --skip-covered
 	@$(BIN)/python tools/vectors.py --check
-	@$(BIN)/pytest -n $(JOBS) tests/kit tests/stations
+	@$(call PYTEST,stations) -n $(JOBS) tests/kit tests/stations
 	@echo "== five simulated markets"
 	@$(BIN)/penstock sim --seeds 5 --hours 0.05
 

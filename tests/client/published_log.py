@@ -186,8 +186,7 @@ class PublishedLog:
             market=MARKET.identity,
             gateways=(GATEWAY.identity,),
             seats=tuple(
-                Seat(key.identity, stake)
-                for key, stake in zip(VALIDATORS, (5, 3, 2), strict=True)
+                Seat(key.identity, stake) for key, stake in zip(VALIDATORS, (5, 3, 2), strict=True)
             ),
         )
         signed = sign("charter", self.alter.charter(replace(charter, **changes)), OPERATOR)
@@ -404,7 +403,9 @@ def with_segment(files: dict[str, bytes], epoch: int, data: bytes) -> dict[str, 
     folder = f"epochs/{epoch:08d}"
     digest = hashlib.sha256(data).hexdigest()
     changed = {**files, f"{folder}/segment.parquet": data}
-    return edited(changed, f"{folder}/epoch.json", lambda about: about.update(segment_sha256=digest))
+    return edited(
+        changed, f"{folder}/epoch.json", lambda about: about.update(segment_sha256=digest)
+    )
 
 
 def with_table(

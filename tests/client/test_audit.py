@@ -186,9 +186,7 @@ async def test_a_dropped_record_is_found(files: Files) -> None:
 
 
 async def test_reordered_records_are_found(files: Files) -> None:
-    swapped = with_table(
-        files, LAST, lambda table: table.take([1, 0, *range(2, table.num_rows)])
-    )
+    swapped = with_table(files, LAST, lambda table: table.take([1, 0, *range(2, table.num_rows)]))
     assert (await difference(swapped)).where == f"{SEGMENT}: row 0: seq"
 
     def renumber(values: list[Any]) -> None:
@@ -289,9 +287,7 @@ async def test_a_report_in_the_name_of_another_is_found() -> None:
             "payouts",
         ),
         (
-            lambda one: replace(
-                one, weights=(replace(one.weights[0], ppm=1), *one.weights[1:])
-            ),
+            lambda one: replace(one, weights=(replace(one.weights[0], ppm=1), *one.weights[1:])),
             "weights",
         ),
     ],
@@ -359,9 +355,7 @@ async def test_a_report_that_was_left_out_changes_the_settlement(files: Files) -
 async def test_an_outcome_entry_must_be_proven_in_one_spelling(
     change: Callable[[dict[str, Any]], Any], files: Files
 ) -> None:
-    found = await difference(
-        edited(files, OUTCOME, lambda outcome: change(outcome["entries"][-1]))
-    )
+    found = await difference(edited(files, OUTCOME, lambda outcome: change(outcome["entries"][-1])))
     assert f"{OUTCOME}: entries[" in found.where
 
 

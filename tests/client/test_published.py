@@ -37,12 +37,18 @@ ABOUT = f"epochs/{LAST:08d}/epoch.json"
 OUTCOME = f"epochs/{LAST:08d}/outcome.json"
 READ_BY_AN_AUDIT = sorted(
     {"operator.json", OUTCOME}
-    | {f"epochs/{epoch:08d}/{name}" for epoch in EPOCHS for name in ("epoch.json", "segment.parquet")}
+    | {
+        f"epochs/{epoch:08d}/{name}"
+        for epoch in EPOCHS
+        for name in ("epoch.json", "segment.parquet")
+    }
 )
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -9,7 +9,8 @@ from typing import Any
 from penstock.adapters.child_process import Command
 from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.secret_file import load_or_create_secret
-from penstock.cli.home import Home, write_json
+from penstock.cli.errors import Stop
+from penstock.cli.home import Home, read_json, write_json
 from penstock.kit.environment import inherited
 from penstock.kit.keys import Ed25519Key
 from penstock.spec.canon import to_plain
@@ -113,7 +114,11 @@ def write_charter(plan: Plan) -> Path:
 
 
 def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
-    """One file per station in HOME/config, readable by this user only."""
+    """One file per station in HOME/config, readable by this user only.
+
+    For drills and tuning, what stands in HOME/overrides/STATION.json (an object like the station's
+    configuration, in part) takes the place of what `up` would write. Raises Stop.
+    """
     charter = str(write_charter(plan))
     secret = plan.home.keys / "gateway-tag-secret"
     load_or_create_secret(secret, os.urandom(SECRET_BYTES).hex().encode())
@@ -156,7 +161,28 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
             "key_file": str(plan.home.key_file(name)),
             **config,
         }
+        whole = _merged(whole, _overrides(plan.home, name))
         write_json(plan.home.config / f"{name}.json", whole, mode=0o600)
+
+
+def _overrides(home: Home, name: str) -> dict[str, Any]:
+    path = home.path / "overrides" / f"{name}.json"
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    if not found:
+        raise Stop(f"{path} is no JSON object", then="mend it, or delete it")
+    return found
+
+
+def _merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with these values instead of its own; objects are merged, not replaced."""
+    merged = dict(config)
+    for name, value in overrides.items():
+        present = merged.get(name, {})
+        is_object = isinstance(value, dict) and isinstance(present, dict)
+        merged[name] = _merged(present, value) if is_object else value
+    return merged
 
 
 def station_command(plan: Plan, name: str) -> Command:

@@ -44,13 +44,14 @@ class EventLog:
         """A bug or a loss; `error` adds its traceback."""
         if error is not None:
             fields["error"] = repr(error)
-        self._write(logging.ERROR, event, fields, error)
+        self._write(logging.ERROR, event, fields, error=error)
 
     def _write(
         self,
         level: int,
         event: str,
         fields: Mapping[str, object],
+        *,
         error: BaseException | None = None,
     ) -> None:
         if self._logger.isEnabledFor(level):

@@ -7,7 +7,7 @@ place raises Rejected with one word of reason; nothing that comes in over the bu
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import msgspec
@@ -49,6 +49,7 @@ class Judged:
     """A record that holds: its judgement, its row and its leaf. A claim names no account."""
 
     record: Record
+    plain: dict[str, Any]
     judgement: Judgement
     row: Row
     leaf: bytes
@@ -108,6 +109,7 @@ class _LogEvent(msgspec.Struct, forbid_unknown_fields=True):
 
 _record_event = msgspec.json.Decoder(_RecordEvent).decode
 _lease_event = msgspec.json.Decoder(_LeaseEvent).decode
+_leaf = msgspec.json.Encoder(order="deterministic").encode
 _log_event = msgspec.json.Decoder(_LogEvent).decode
 
 
@@ -133,15 +135,16 @@ def _read_record(data: bytes, rules: Rules) -> Judged:
     event = _record_event(data)
     if not is_name(event.account) or not LEASE_ID.fullmatch(event.lease_id):
         raise Rejected("malformed", "bad account or lease id")
+    judged = judged_record(event.record, rules)
+    return replace(judged, account=event.account, lease_id=event.lease_id)
+
+
+def judged_record(plain: dict[str, Any], rules: Rules) -> Judged:
+    """A record, as plain values, of a chartered gateway, that `judge` accepts. Raises Rejected."""
     try:
-        record = parse_record(event.record)
+        record = parse_record(plain)
     except SpecError as error:
         raise Rejected("malformed", str(error)[:200]) from error
-    return judged_record(record, rules, account=event.account, lease_id=event.lease_id)
-
-
-def judged_record(record: Record, rules: Rules, *, account: str = "", lease_id: str = "") -> Judged:
-    """A record of a chartered gateway that `judge` accepts. Raises Rejected."""
     # The cheap checks first: what is not from one of our gateways costs no verification.
     order_id = record.order.body.get("order_id")
     if not isinstance(order_id, str) or not ORDER_ID.fullmatch(order_id):
@@ -151,20 +154,22 @@ def judged_record(record: Record, rules: Rules, *, account: str = "", lease_id: 
     refusal_free_ms = rules.params.refusal_free_ms
     try:
         judgement = judge(record, refusal_free_ms=refusal_free_ms, verify=rules.verify)
-        entry = Entry(kind=EntryKind.RECORD, entry_id=order_id, body=to_plain(record))
-        leaf = leaf_bytes(entry)
     except SpecError as error:
         raise Rejected("refused", str(error)[:200]) from error
+    leaf = record_leaf(order_id, plain)
     if len(leaf) > RECORD_BYTES_MAX:
         raise Rejected("too_large", "a record")
-    return Judged(
-        record=record,
-        judgement=judgement,
-        row=row_of(judgement, rules.params),
-        leaf=leaf,
-        account=account,
-        lease_id=lease_id,
-    )
+    row = row_of(judgement, rules.params)
+    return Judged(record=record, plain=plain, judgement=judgement, row=row, leaf=leaf)
+
+
+def record_leaf(order_id: str, plain: dict[str, Any]) -> bytes:
+    """The bytes of `leaf_bytes`, spelled by msgspec in a tenth of the time.
+
+    For judged records only: every field was read strictly, so there are only texts, booleans and
+    integers within the canonical range, and all keys are ASCII. A property test compares the two.
+    """
+    return _leaf({"body": plain, "id": order_id, "kind": EntryKind.RECORD.value})
 
 
 def _read_closing(event: _LeaseEvent) -> LeaseClosing:

@@ -180,8 +180,7 @@ class Draft:
         entry_id = judged.dispute_id
         if self.find((EntryKind.DISPUTE, entry_id)) is not None:
             return Fate.DUPLICATE
-        body = to_plain(judged.record)
-        self.append(Entry(kind=EntryKind.DISPUTE, entry_id=entry_id, body=body))
+        self.append(Entry(kind=EntryKind.DISPUTE, entry_id=entry_id, body=judged.plain))
         return Fate.DISPUTED
 
     def _pay(self, judged: Judged) -> Fate:

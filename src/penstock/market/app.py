@@ -29,7 +29,7 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.keys import verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, Sign, StoreDown
+from penstock.kit.ports import BusDown, Entropy, Sign, StoreDown
 from penstock.kit.tasks import Scope
 from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
@@ -45,6 +45,7 @@ from penstock.spec.keys import Signed, open_signed, parse_signed
 from penstock.spec.messages import Charter
 from penstock.spec.params import NETWORKS, Params, params_digest
 
+ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
 PACKAGE = "penstock.market"
 SCHEMA = "penstock.market.schema"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -89,7 +90,7 @@ def build(config: MarketConfig) -> Station:
     if config.network not in NETWORKS:
         raise WrongCharter(reason=f"there is no network {config.network!r}")
     params = NETWORKS[config.network]
-    key = load_or_create_key(Path(config.key_file), os.urandom)
+    key = load_or_create_key(Path(config.key_file), ENTROPY)
     file = msgspec.json.decode(Path(config.charter_file).read_bytes(), type=CharterFile)
     database = Database(_database_url(config))
     bus = NatsBus(config.nats_url, name="market")
@@ -119,7 +120,7 @@ def build(config: MarketConfig) -> Station:
         connections_max=config.bounds.connections_max,
     )
     server = Server(
-        Sockets(), build_routes(market, info), entropy=os.urandom, limits=limits, metrics=metrics
+        Sockets(), build_routes(market, info), entropy=ENTROPY, limits=limits, metrics=metrics
     )
     return Station(market=market, database=database, bus=bus, server=server)
 

@@ -48,7 +48,10 @@ def close_epoch(
     whoever claims must have stayed.
     """
     manifests = _effective(measured.chutes, is_sponsored)
-    found = ((chute, _target(chute, manifests, measured, offers, params)) for chute in manifests)
+    found = (
+        (chute, _target(chute, manifest, measured=measured, offers=offers, params=params))
+        for chute, manifest in manifests.items()
+    )
     targets = tuple(replace(one, chute=chute) for chute, one in found if one is not None)
     claims = tuple(
         Claimed(miner=miner, chute=chute, points=points)
@@ -76,14 +79,9 @@ def _effective(chutes: Sequence[Chute], is_sponsored: Callable[[str], bool]) -> 
 
 
 def _target(
-    chute: str,
-    manifests: Mapping[str, Manifest],
-    measured: Measured,
-    offers: Offers,
-    params: Params,
+    chute: str, manifest: Manifest, *, measured: Measured, offers: Offers, params: Params
 ) -> Target | None:
     """A chute's next target; None where there is nothing to say: nobody wants, uses or serves it."""
-    manifest = manifests[chute]
     counted = measured.usage.get(chute, Counted())
     serving = len(offers.serving(chute))
     previous = measured.targets.get(chute)

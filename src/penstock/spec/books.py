@@ -9,6 +9,7 @@ with the same content changes nothing, with other content it is refused.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import assert_never
 
 from penstock.spec.canon import digest, to_plain
@@ -149,6 +150,7 @@ class Books:
         return self.accounts.get(account, NOTHING)
 
 
+@lru_cache(maxsize=4096)
 def operation_digest(operation: Operation) -> bytes:
     """32 bytes that tell two operations of the same id apart."""
     kind = type(operation).__name__.lower()

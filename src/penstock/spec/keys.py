@@ -30,7 +30,8 @@ class Signer(Protocol):
 def check_identity(identity: str) -> None:
     """`<scheme>:<hex>` of the right length, lower case. Raises BadIdentity."""
     scheme, _, key = identity.partition(":")
-    if SCHEME_HEX_CHARS.get(scheme) != len(key) or any(c not in "0123456789abcdef" for c in key):
+    # Stripping leaves nothing of a text that has only these digits, at the speed of C.
+    if SCHEME_HEX_CHARS.get(scheme) != len(key) or key.strip("0123456789abcdef"):
         raise BadIdentity(identity=identity[:80])
 
 

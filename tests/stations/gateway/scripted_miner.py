@@ -101,6 +101,7 @@ class ScriptedMiner:
         self.price: Price = manifest.price_max
         self.room = 4
         self.seq = 0
+        self.port = PORT
         self._network = network
         self._clock = clock
         self._routes = routes = Routes()
@@ -114,7 +115,7 @@ class ScriptedMiner:
 
     async def start(self) -> None:
         self._server = Server(self._network, self._routes, entropy=bytes)
-        await self._server.start(self.host, PORT)
+        self.port = await self._server.start(self.host, self.port)
 
     async def stop(self) -> None:
         await self._server.close(0)
@@ -127,7 +128,7 @@ class ScriptedMiner:
             instance=self.instance,
             miner=self.key.identity,
             chute=chute_id(self.manifest),
-            endpoint=f"http://{self.host}:{PORT}",
+            endpoint=f"http://{self.host}:{self.port}",
             price=self.price,
             room=self.room,
             hardware="cpu",

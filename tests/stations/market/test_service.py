@@ -1,14 +1,12 @@
 """The market as a whole, on virtual time: what callers see, what the log gets, what survives."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
 from tests.makers import MANIFEST, toy_verify
 from tests.market_makers import (
     ANNA,
-    BEAT_MS,
     BERT,
     CHUTE,
     EPOCH_MS,
@@ -329,85 +327,6 @@ class TestEpochs:
                 world.market.close_epoch()
                 await asyncio.sleep(EPOCH_MS / 1000)
             assert world.market.waiting == UNSAVED_MAX
-
-        in_world(story)
-
-
-class TestRestart:
-    def test_a_new_market_knows_the_catalogue_the_targets_and_the_bounties(self) -> None:
-        async def story(world: World) -> None:
-            newer = manifest_of(instances_max=9)
-            await world.market.publish(newer)
-            world.market.close_epoch()
-            await world.market.beat()
-            world.bus = type(world.bus)()  # a bus that lost everything
-            market = world.new_market()
-            await market.open()
-            assert market.targets == world.market.targets
-            assert [one.chute for one in market.catalogue.all()] == [CHUTE, chute_of(newer)]
-            assert list(world.board()) == [
-                CHUTE_KEY,
-                f"chutes.{chute_of(newer).removeprefix('sha256:')}",
-                "targets",
-            ]
-            world.market = market
-            await world.beat_for(1, BERT, chute=chute_of(newer))
-            assert [one.miner for one in market.close_epoch().rolls[0].bounties] == [BERT.identity]
-
-        in_world(story)
-
-    def test_words_that_were_saved_and_not_published_are_published_by_the_next_life(self) -> None:
-        async def story(world: World) -> None:
-            epoch = world.market.epoch
-            world.market.close_epoch()
-            world.bus.down = True
-            await world.market.beat()
-            world.bus.down = False
-            market = world.new_market()
-            await market.open()
-            await market.beat()
-            assert f"roll/{epoch}" in dict(world.logged())
-            await market.beat()
-            assert len(world.logged()) == 3
-
-        in_world(story)
-
-    def test_offers_on_the_board_are_taken_up_and_dead_ones_removed(self) -> None:
-        async def story(world: World) -> None:
-            await world.market.offer(world.offer(BERT), delegation=None)
-            await asyncio.sleep(2 * BEAT_MS / 1000)
-            await world.market.offer(world.offer(ANNA), delegation=None)
-            await world.bus.put("offers.nonsense", b"{")
-            await world.bus.put("offers.forged", json.dumps({"kind": "offer"}).encode())
-            await asyncio.sleep(2 * BEAT_MS / 1000 + 0.001)
-            market = world.new_market()
-            await market.open()
-            async with Scope() as scope:
-                scope.start("market", market.run())
-                await asyncio.sleep(1.5 * BEAT_MS / 1000)
-                assert set(world.board()) == {CHUTE_KEY, OFFER_KEY}
-                live = market.offers.get("anna-1")
-                assert live is not None
-                world.market = market
-                await world.beat_for(4, ANNA)
-                assert live.since_ms == market.offers.standing(CHUTE)[0].since_ms
-                scope.cancel()
-
-        in_world(story)
-
-    def test_counts_from_before_the_start_are_not_counted_again(self) -> None:
-        async def story(world: World) -> None:
-            epoch = world.market.epoch
-            await world.count_demand(requests=500)
-            market = world.new_market()
-            await market.open()
-            async with Scope() as scope:
-                scope.start("market", market.run())
-                await asyncio.sleep(1)
-                await world.count_demand(requests=507)
-                await asyncio.sleep(EPOCH_MS / 1000)
-                scope.cancel()
-            assert targets_of(world, epoch).targets[0].requests == 7
 
         in_world(story)
 
