@@ -77,7 +77,7 @@ bench: $(VENV)/.dev ## measure; prints tables, writes bench/out/*.json
 	@$(BIN)/python bench/run.py $(ARGS)
 
 docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
-	@$(BIN)/python tools/docs.py
+	@$(BIN)/python -m tools.docs
 	@$(BIN)/pytest tests/docs
 
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml

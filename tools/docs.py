@@ -1,4 +1,5 @@
-"""Writes the generated pages of docs/: protocol.md from the law's docstrings, cli.md from --help.
+"""Writes the generated pages of docs/: protocol.md from the law's docstrings, cli.md from --help,
+errors.md and settings.md from the stations.
 
 `tools/docs.py` writes them; `tools/docs.py --check` exits 1 when a page is not what it would write.
 """
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import click
+from tools.reference import errors_page, settings_page
 
 from penstock.cli.main import COMMANDS, main
 
@@ -102,7 +104,12 @@ def _command(parent: click.Context, name: str) -> list[str]:
     return lines
 
 
-PAGES = {"docs/protocol.md": protocol_page, "docs/cli.md": cli_page}
+PAGES = {
+    "docs/protocol.md": protocol_page,
+    "docs/cli.md": cli_page,
+    "docs/errors.md": errors_page,
+    "docs/settings.md": settings_page,
+}
 
 
 def run(arguments: list[str]) -> int:

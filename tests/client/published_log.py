@@ -13,6 +13,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.makers import (
+    GATEWAY,
+    PRICE,
+    ToyKey,
+    make_countersign,
+    make_order,
+    make_receipt,
+    toy_verify,
+)
 
 from penstock.client.audit import Auditor, collect
 from penstock.client.errors import NotPublished
@@ -49,15 +58,6 @@ from penstock.spec.receipts import Record, judge
 from penstock.spec.scoring import score
 from penstock.spec.settlement import settle
 from penstock.spec.units import Units
-from tests.makers import (
-    GATEWAY,
-    PRICE,
-    ToyKey,
-    make_countersign,
-    make_order,
-    make_receipt,
-    toy_verify,
-)
 
 OPERATOR, MARKET = ToyKey("operator"), ToyKey("market")
 MINERS = (ToyKey("fast"), ToyKey("slow"))

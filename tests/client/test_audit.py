@@ -7,13 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from penstock.client.errors import Difference, NotPublished
-from penstock.spec.canon import canonical, parse
-from penstock.spec.entries import Close
-from penstock.spec.messages import Charter, Report, Settlement
-from penstock.spec.receipts import Record
-from penstock.spec.units import FREE
 from tests.client.published_log import (
     CHUTES,
     EPOCHS,
@@ -40,6 +33,13 @@ from tests.client.published_log import (
     with_table,
 )
 from tests.makers import ToyKey
+
+from penstock.client.errors import Difference, NotPublished
+from penstock.spec.canon import canonical, parse
+from penstock.spec.entries import Close
+from penstock.spec.messages import Charter, Report, Settlement
+from penstock.spec.receipts import Record
+from penstock.spec.units import FREE
 
 OUTCOME = f"epochs/{LAST:08d}/outcome.json"
 ABOUT = f"epochs/{LAST:08d}/epoch.json"

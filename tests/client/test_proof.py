@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.client.published_log import LOG_KEY, ORIGIN, make_log, verify
 
 from penstock.client.errors import BadAnswer
 from penstock.client.proof import LogName, Proof, check_document
@@ -17,7 +18,6 @@ from penstock.spec.canon import parse
 from penstock.spec.entries import EntryKind
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import Outcome
-from tests.client.published_log import LOG_KEY, ORIGIN, make_log, verify
 
 LOG = LogName(ORIGIN, LOG_KEY.identity)
 

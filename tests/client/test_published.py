@@ -8,6 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.client.published_log import (
+    EPOCHS,
+    LAST,
+    LOG_KEY,
+    ORIGIN,
+    DictSource,
+    auditor,
+    make_log,
+    with_segment,
+)
 
 from penstock.client.errors import ClientError, Difference, NotPublished
 from penstock.client.published import (
@@ -20,16 +30,6 @@ from penstock.client.segments import SegmentReading, read_whole
 from penstock.kit.keys import verify_raw
 from penstock.spec.canon import canonical, parse
 from penstock.spec.entries import EntryKind
-from tests.client.published_log import (
-    EPOCHS,
-    LAST,
-    LOG_KEY,
-    ORIGIN,
-    DictSource,
-    auditor,
-    make_log,
-    with_segment,
-)
 
 Files = dict[str, bytes]
 SEGMENT = f"epochs/{LAST:08d}/segment.parquet"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from tests.client.published_log import LAST, auditor, make_log
 
 from penstock.client.errors import NotPublished, Unreachable
 from penstock.client.published import Source
@@ -18,7 +19,6 @@ from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 from penstock.sim.loop import VirtualLoop, run
 from penstock.sim.net import MemoryNetwork
-from tests.client.published_log import LAST, auditor, make_log
 
 PORT = 80
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import msgspec
 
 from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
-from penstock.client.errors import ApiError, Unreachable
+from penstock.client.errors import ApiError, ClientError, Unreachable
 from penstock.client.proof import LogName, Proof, check_document
 from penstock.kit.errors import WireError
 from penstock.kit.keys import verify as verify_signature
@@ -97,10 +97,14 @@ class AnswerStream:
     order_id: str
     signed: Signatures = field(default_factory=lambda: Signatures(None, None))
     text: str = ""
+    url: str = ""
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        """Pieces of text as they come. Raises BadAnswer, ApiError (the miner was lost)."""
-        async for chunk in self.incoming.chunks(idle_deadline_ms=IDLE_DEADLINE_MS):
+        """Pieces of text as they come.
+
+        Raises BadAnswer, ApiError (the miner was lost), Unreachable (the gateway was lost).
+        """
+        async for chunk in self._chunks():
             for event in self.check.feed(chunk):
                 if "error" in event:
                     raise _api_error(self.incoming.status, event)
@@ -109,6 +113,13 @@ class AnswerStream:
                 if piece:
                     yield piece
         self.signed = self.check.finish()
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self.incoming.chunks(idle_deadline_ms=IDLE_DEADLINE_MS):
+                yield chunk
+        except WireError as error:
+            raise Unreachable(self.url, str(error)) from error
 
 
 @dataclass
@@ -223,11 +234,19 @@ class _Streaming:
         except WireError as error:
             raise Unreachable(self._client.base_url, str(error)) from error
         if incoming.status >= 400:
-            data = await incoming.read(bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_DEADLINE_MS)
-            await self._opened.__aexit__(None, None, None)
-            raise _api_error(incoming.status, decode(data))
+            raise await self._refused(incoming)
         check = StreamCheck(self._client.verify)
-        return AnswerStream(incoming, check, incoming.header("x-penstock-order"))
+        order_id = incoming.header("x-penstock-order")
+        return AnswerStream(incoming, check, order_id, url=self._client.base_url)
+
+    async def _refused(self, incoming: Incoming) -> ClientError:
+        try:
+            data = await incoming.read(bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_DEADLINE_MS)
+        except WireError as error:
+            return Unreachable(self._client.base_url, str(error))
+        finally:
+            await self._opened.__aexit__(None, None, None)
+        return _api_error(incoming.status, decode(data))
 
     async def __aexit__(
         self,

@@ -73,7 +73,8 @@ class Deployment:
         known = {view.chute: view.manifest for view in self.offers.view.chutes}
         view = read_view(targets, miners, known=known, verify=self.trust.verify)
         self.offers.view = view
-        self._act(scope, view)
+        if not self.fleet.is_closing:
+            self._act(scope, view)
 
     async def _learn(self) -> None:
         info = await self.market.info()

@@ -42,6 +42,8 @@ class Fleet:
     instances: dict[str, Instance] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an instance becomes ready, so that it is offered at once."""
+    is_closing: bool = False
+    """The miner stops: engines that end are not started again, and nothing new is offered."""
     _count: int = 0
 
     def find(self, name: str) -> Instance | None:
@@ -62,6 +64,12 @@ class Fleet:
         """Let an instance go: no new requests, running ones end, then its engine stops."""
         self.instances[name].drain()
 
+    def close(self) -> None:
+        """Take no more requests anywhere. The engines go on until `stop`, for what still runs."""
+        self.is_closing = True
+        for instance in self.instances.values():
+            instance.state = State.DRAINING
+
     async def wait_idle(self) -> None:
         """Until no request runs anywhere; the caller sets the deadline."""
         for instance in list(self.instances.values()):
@@ -78,10 +86,10 @@ class Fleet:
         loop = asyncio.get_running_loop()
         failures = 0
         try:
-            while not instance.draining.is_set():
+            while not self._is_leaving(instance):
                 started = loop.time()
                 await self._run_once(instance)
-                if instance.draining.is_set():
+                if self._is_leaving(instance):
                     break
                 steady = (loop.time() - started) * 1000 >= RESTARTS.steady_ms
                 failures = 1 if steady else failures + 1
@@ -102,7 +110,7 @@ class Fleet:
         except (EngineFailed, EngineUnknown, TimeoutError) as error:
             self._down(instance, str(error))
             return
-        if not instance.draining.is_set():
+        if not self._is_leaving(instance):
             instance.state = State.READY
             instance.why = ""
             _log.info("instance.ready", instance=instance.name, address=engine.address)
@@ -139,8 +147,11 @@ class Fleet:
         if instance.engine is not None:
             await instance.engine.stop(deadline_ms=self.deadlines.engine_stop_ms)
 
+    def _is_leaving(self, instance: Instance) -> bool:
+        return self.is_closing or instance.draining.is_set()
+
     def _down(self, instance: Instance, why: str) -> None:
-        if not instance.draining.is_set():
+        if not self._is_leaving(instance):
             instance.state = State.DOWN
         instance.why = why
         _log.warning("instance.down", instance=instance.name, why=why)

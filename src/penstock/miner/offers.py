@@ -80,9 +80,12 @@ class Offers:
         """Renew the offers of all ready instances; did the market take every one?"""
         taken = True
         for instance in list(fleet.instances.values()):
-            if instance.state is State.READY:
-                await look_at_load(instance)
+            if instance.state is not State.READY:
+                continue
+            if await look_at_load(instance, deadline_ms=self.params.beat_ms):
                 taken = await self._renew(instance) and taken
+            elif instance.seq:
+                self.metrics.count("miner_engine_silent_total", instance=instance.name)
         return taken
 
     async def withdraw(self, instance: Instance) -> None:
@@ -146,8 +149,18 @@ class Offers:
         self.why = why
 
 
-async def look_at_load(instance: Instance) -> None:
-    """What others make a shared engine do counts against our room."""
-    if instance.engine is not None:
-        stats = await instance.engine.stats()
-        instance.foreign = max(stats.running + stats.waiting - instance.running, 0)
+async def look_at_load(instance: Instance, *, deadline_ms: int) -> bool:
+    """Does the engine answer? What others make a shared one do counts against our room.
+
+    An engine that is silent for a beat keeps its offer; one that stays silent loses it, because
+    nobody renews it.
+    """
+    if instance.engine is None:
+        return False
+    try:
+        async with asyncio.timeout(deadline_ms / 1000):
+            stats = await instance.engine.stats()
+    except TimeoutError:
+        return False
+    instance.foreign = max(stats.running + stats.waiting - instance.running, 0)
+    return stats.ready

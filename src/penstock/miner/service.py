@@ -117,7 +117,7 @@ class Miner:
             )
         instances = [self._instance_health(one) for one in parts.fleet.instances.values()]
         is_ready = any(one.state is State.READY for one in parts.fleet.instances.values())
-        status = "ok" if is_ready else "starting"
+        status = "ok" if is_ready else "starting" if instances else "idle"
         if self.is_draining:
             status = "draining"
         return {
@@ -142,9 +142,8 @@ class Miner:
         """Leave the market, then let what runs come to its end."""
         self.is_draining = True
         parts = self.parts
+        parts.fleet.close()
         for instance in list(parts.fleet.instances.values()):
-            # Not `fleet.drain`: the engines stop together at the end, after the running orders.
-            instance.state = State.DRAINING
             await parts.offers.withdraw(instance)
         try:
             async with asyncio.timeout(self.config.deadlines.drain_ms / 1000):

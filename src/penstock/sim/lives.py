@@ -5,7 +5,7 @@ world through the ports here: once it is over, whatever it still tries reaches n
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
@@ -171,7 +171,7 @@ class LifeMarketStore:
         """Raises StoreDown."""
         return await (await self._reach()).newest()
 
-    async def save_epoch(self, words: EpochWords, *, bounties: "dict[str, int]") -> None:
+    async def save_epoch(self, words: EpochWords, *, bounties: Mapping[str, int]) -> None:
         """Raises StoreDown."""
         await (await self._reach()).save_epoch(words, bounties=bounties)
 

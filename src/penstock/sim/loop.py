@@ -144,7 +144,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _write_to_self(self) -> None:
         pass
 
-    def run_in_executor(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]  # it always raises
+    def run_in_executor(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]  # it only raises
         """Raises OutsideWorld."""
         raise OutsideWorld("a thread")
 

@@ -16,7 +16,9 @@ from penstock.sim.pipe import PipeEnd, join
 PPM = 1_000_000
 OUTSIDE = "outside"
 _FIRST_PORT = 40_000
-_OWN_NAMES = frozenset({"", "0.0.0.0", "::", "127.0.0.1", "::1", "localhost"})  # noqa: S104 - names, never bound
+_OWN_NAMES = frozenset(
+    {"", "0.0.0.0", "::", "127.0.0.1", "::1", "localhost"}  # noqa: S104 - nothing is bound
+)
 
 Factory = Callable[[], asyncio.Protocol]
 

@@ -129,7 +129,7 @@ async def reached(url: str) -> bool:
 
 
 @asynccontextmanager
-async def stage(nats: RunningServer, folder: Path) -> AsyncIterator[Stage]:
+async def stage(nats: RunningServer, folder: Path, **fields: Any) -> AsyncIterator[Stage]:
     """Everything started; the gateway is ready when it knows the miner."""
     identity = load_or_create_key(folder / "gateway.key", os.urandom).identity
     routes, port, clock = Routes(), free_port(), SystemClock()
@@ -137,7 +137,7 @@ async def stage(nats: RunningServer, folder: Path) -> AsyncIterator[Stage]:
     market = Server(Sockets(), routes, entropy=os.urandom)
     market_port = await market.start(HOST, 0)
     config = write_config(
-        folder, market_url=f"http://{HOST}:{market_port}", nats_url=nats.url, port=port
+        folder, market_url=f"http://{HOST}:{market_port}", nats_url=nats.url, port=port, **fields
     )
     manifest = replace(MANIFEST, owner=OWNER.identity)
     miner = ScriptedMiner(HOST, network=Sockets(), clock=clock, key=MINER, manifest=manifest)

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.makers import GATEWAY, MANIFEST, ToyKey, make_order
+from tests.stations.miner.world import CHARTER, OPERATOR, World, chat_body, header_of, playing
 
 from penstock.miner.admission import HEADER_CHARS_MAX, parse_header
 from penstock.miner.errors import OrderRefused
@@ -15,8 +17,6 @@ from penstock.spec.keys import Delegation, Role, sign
 from penstock.spec.messages import chute_id
 from penstock.spec.params import LOCAL
 from penstock.spec.units import FREE
-from tests.makers import GATEWAY, MANIFEST, ToyKey
-from tests.stations.miner.world import CHARTER, OPERATOR, World, chat_body, header_of, playing
 
 BODY = chat_body()
 
@@ -115,7 +115,7 @@ def test_an_order_without_a_header_or_with_a_broken_one_is_refused() -> None:
 
 
 def test_a_header_is_read_with_and_without_padding_and_bounded() -> None:
-    text = header_of(sign("order", {"a": 1}, GATEWAY))  # type: ignore[arg-type] -- any body will do
+    text = header_of(sign("order", make_order(), GATEWAY))
     assert parse_header(text) == parse_header(text + "=" * (-len(text) % 4))
     with pytest.raises(OrderRefused):
         parse_header("A" * (HEADER_CHARS_MAX + 1))
@@ -141,7 +141,11 @@ def test_a_working_key_that_a_chartered_gateway_delegated_to_may_order() -> None
     def prepare(world: World) -> None:
         world.market.delegations = [
             sign("delegation", delegation, GATEWAY),
-            sign("delegation", replace(delegation, key=ToyKey("late").identity, not_after_ms=1), GATEWAY),
+            sign(
+                "delegation",
+                replace(delegation, key=ToyKey("late").identity, not_after_ms=1),
+                GATEWAY,
+            ),
             sign("delegation", replace(delegation, owner=ToyKey("x").identity), ToyKey("x")),
         ]
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tests.stations.miner.world import World, chat_body, playing
 
 from penstock.kit.metrics import Metrics
 from penstock.kit.problem import problem
@@ -11,7 +12,6 @@ from penstock.miner.store import Claim, claim_line, read_line, settled_line
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.spec.keys import Signed
 from penstock.spec.params import LOCAL
-from tests.stations.miner.world import World, chat_body, playing
 
 
 def make_claim(number: int) -> Claim:

@@ -7,13 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-
-from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
-from penstock.spec.keys import open_signed, sign
-from penstock.spec.params import LOCAL
-from penstock.spec.receipts import Outcome
-from penstock.spec.stream import Checkpoint
-from penstock.spec.units import NO_UNITS, Units
 from tests.makers import GATEWAY, MANIFEST, ToyKey, toy_verify
 from tests.stations.miner.world import (
     Answer,
@@ -25,6 +18,13 @@ from tests.stations.miner.world import (
     streaming,
     usage_chunk,
 )
+
+from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.spec.keys import open_signed, sign
+from penstock.spec.params import LOCAL
+from penstock.spec.receipts import Outcome
+from penstock.spec.stream import Checkpoint
+from penstock.spec.units import NO_UNITS, Units
 
 DONE = b"data: [DONE]\n\n"
 
@@ -121,9 +121,7 @@ def test_embeddings_cost_prompt_units_only() -> None:
     async def scenario(world: World) -> None:
         await world.ready()
         body = msgspec.json.encode({"model": "tiny-chat", "input": ["one two", "three"]})
-        order = sign(
-            "order", world.order(body, path="/v1/embeddings", completion_max=0), GATEWAY
-        )
+        order = sign("order", world.order(body, path="/v1/embeddings", completion_max=0), GATEWAY)
         answer = await world.post(order, body, path="/v1/embeddings")
         assert answer.status == 200
         assert msgspec.json.decode(answer.body)["model"] == "tiny-chat"
@@ -175,7 +173,7 @@ def with_engine(handler: Any) -> Any:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_4xx_of_the_engine_is_passed_on_and_costs_no_units(stream: bool) -> None:
+def test_a_4xx_of_the_engine_is_passed_on_and_costs_no_units(*, stream: bool) -> None:
     said = {"error": {"code": "context_length_exceeded", "message": "too long", "type": "x"}}
 
     async def scenario(world: World) -> None:
@@ -204,7 +202,7 @@ def test_a_4xx_without_an_envelope_is_put_into_one() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [500, 502, 401])
-def test_a_failure_of_the_engine_before_any_byte_is_a_502(stream: bool, status: int) -> None:
+def test_a_failure_of_the_engine_before_any_byte_is_a_502(*, stream: bool, status: int) -> None:
     async def scenario(world: World) -> None:
         await world.ready()
         answer = await world.call(chat_body(stream=stream))
@@ -325,9 +323,7 @@ def test_a_silent_engine_is_given_up_after_its_deadline() -> None:
 def test_the_deadline_of_the_order_ends_the_work() -> None:
     async def scenario(world: World) -> None:
         await world.ready()
-        answer = await world.call(
-            chat_body(stream=True), deadline_ms=world.clock.now_ms() + 1_000
-        )
+        answer = await world.call(chat_body(stream=True), deadline_ms=world.clock.now_ms() + 1_000)
         assert "deadline" in answer.data[-1]["error"]["message"]
         assert answer.receipt.outcome is Outcome.MINER_FAILED
 
@@ -441,9 +437,7 @@ def test_a_broken_connection_aborts_the_engine_and_keeps_the_receipt_to_claim() 
         await world.until(lambda: world.market.claims)
         assert len(world.miner.parts.front.jobs) == 0
 
-    playing(
-        scenario, prepare=with_engine(streaming(chunk("a"), hold=asyncio.Event(), gone=gone))
-    )
+    playing(scenario, prepare=with_engine(streaming(chunk("a"), hold=asyncio.Event(), gone=gone)))
 
 
 def test_a_connection_that_breaks_before_the_first_byte_is_a_cancel_too() -> None:

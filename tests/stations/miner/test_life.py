@@ -2,20 +2,11 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
-
-from penstock.kit.problem import problem
-from penstock.miner.instance import Instance, State
-from penstock.miner.timing import MarketTime
-from penstock.sim.loop import VirtualClock, VirtualLoop
-from penstock.spec.keys import sign
-from penstock.spec.messages import chute_id
-from penstock.spec.params import LOCAL
-from penstock.spec.receipts import Outcome
-from penstock.spec.units import PPM
 from tests.makers import MANIFEST, MINER, PRICE
 from tests.stations.miner.world import (
     CHARTER,
@@ -28,6 +19,16 @@ from tests.stations.miner.world import (
     playing,
     streaming,
 )
+
+from penstock.kit.problem import problem
+from penstock.miner.instance import Instance, State
+from penstock.miner.timing import MarketTime
+from penstock.sim.loop import VirtualClock, VirtualLoop
+from penstock.spec.keys import sign
+from penstock.spec.messages import chute_id
+from penstock.spec.params import LOCAL
+from penstock.spec.receipts import Outcome
+from penstock.spec.units import PPM
 
 DONE = b"data: [DONE]\n\n"
 
@@ -48,7 +49,7 @@ def test_offers_are_renewed_with_a_rising_seq_and_say_who_and_where() -> None:
         assert (offer.chute, offer.price) == (chute_id(MANIFEST), PRICE)
         assert offer.room == MANIFEST.limits.parallel_max
         assert offer.valid_until_ms - offer.issued_ms == LOCAL.offer_ttl_ms
-        beats = [later.issued_ms - one.issued_ms for one, later in zip(offers, offers[1:], strict=False)]
+        beats = [later.issued_ms - one.issued_ms for one, later in pairwise(offers)]
         assert all(LOCAL.beat_ms <= beat < LOCAL.offer_ttl_ms for beat in beats)
 
     playing(scenario)
@@ -63,7 +64,7 @@ def test_the_price_follows_the_market_down_and_never_above_the_manifest() -> Non
         assert (await world.ready()).price.completion == PRICE.completion // 4
         world.market.targets = {"tiny-chat": {"instances": 1, "price_ppm": 2 * PPM}}
         await world.until(lambda: world.market.offers[-1].price.completion == PRICE.completion // 2)
-        cheap = replace(PRICE, **{name: 0 for name in ("completion", "prompt", "cached")})
+        cheap = replace(PRICE, **dict.fromkeys(("completion", "prompt", "cached"), 0))
         assert (await world.call(chat_body(), price=cheap)).error == "order_underpaid"
         # The older, dearer or cheaper offer may still be in a gateway's hands.
         old = world.market.offers[0].price
@@ -188,6 +189,45 @@ def test_an_engine_killed_under_a_stream_fails_that_order_and_no_other() -> None
         assert answer.data[-1]["error"]["code"] == "miner_failed"
         assert answer.receipt.outcome is Outcome.MINER_FAILED
         assert one_instance(world).running == 0
+
+    def prepare(world: World) -> None:
+        world.scripted(streaming(chunk("a"), hold=asyncio.Event()))
+
+    playing(scenario, prepare=prepare)
+
+
+def test_an_engine_that_falls_silent_loses_its_offer_and_gets_it_back() -> None:
+    async def scenario(world: World) -> None:
+        await world.ready()
+        world.engine.silent = True
+        await asyncio.sleep(5)
+        world.market.offers.clear()
+        await asyncio.sleep(30)
+        assert world.market.offers == []
+        world.engine.silent = False
+        await world.ready()
+
+    def prepare(world: World) -> None:
+        world.scripted(streaming(chunk("a", finish="stop"), DONE))
+
+    playing(scenario, prepare=prepare)
+
+
+def test_a_stopping_miner_neither_restarts_an_engine_nor_offers_one_that_comes_late() -> None:
+    async def scenario(world: World) -> None:
+        await world.ready()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(world.call(chat_body(stream=True)))
+            await world.until(lambda: one_instance(world).running)
+            await asyncio.sleep(1)
+            world.stop.set()
+            await world.until(lambda: world.market.withdrawn)
+            world.market.offers.clear()
+            await world.engine.crash()
+            assert (await task).receipt.outcome is Outcome.MINER_FAILED
+        await asyncio.sleep(20)
+        assert world.engine.starts == 1
+        assert world.market.offers == []
 
     def prepare(world: World) -> None:
         world.scripted(streaming(chunk("a"), hold=asyncio.Event()))

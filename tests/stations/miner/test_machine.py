@@ -140,7 +140,7 @@ PRICES = st.builds(
     follows=st.booleans(),
 )
 def test_no_price_is_above_the_manifests(
-    ceiling: Price, share: int, target: int, follows: bool
+    *, ceiling: Price, share: int, target: int, follows: bool
 ) -> None:
     policy = PricePolicy(share_ppm=share, follow_target=follows)
     assert is_within(asked_price(policy, ceiling, target_ppm=target), ceiling)
@@ -174,7 +174,7 @@ def test_a_share_beyond_the_whole_is_no_policy() -> None:
     ],
 )
 def test_an_engines_reply_means_one_thing(
-    status: int, content_type: str, stream: bool, expected: Meaning
+    *, status: int, content_type: str, stream: bool, expected: Meaning
 ) -> None:
     head = Head(status=status, content_type=content_type, is_stream_wanted=stream)
     assert meaning(head) is expected

@@ -1,12 +1,15 @@
 """The account of an answer does not depend on how the network cut it, and never exceeds the order."""
 
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.makers import GATEWAY, MINER, make_order, toy_verify
+from tests.stations.miner.world import chunk, usage_chunk
 
 from penstock.kit.sse import EventSplitter, parse_comment
 from penstock.miner.meter import Meter
@@ -18,8 +21,6 @@ from penstock.spec.messages import Order
 from penstock.spec.receipts import Outcome, charge_for, check_receipt
 from penstock.spec.stream import Checkpoint, completion_units_max
 from penstock.spec.units import NO_UNITS
-from tests.makers import GATEWAY, MINER, make_order, toy_verify
-from tests.stations.miner.world import chunk, usage_chunk
 
 DONE = b"data: [DONE]\n\n"
 PLAIN = Prepared(body=b"", shows_usage=False, hidden=frozenset())
@@ -35,7 +36,9 @@ EVENTS = st.lists(
 )
 
 
-def make_transcript(order: Order, *, checkpoint_events: int = 4, shown: Prepared = PLAIN) -> Transcript:
+def make_transcript(
+    order: Order, *, checkpoint_events: int = 4, shown: Prepared = PLAIN
+) -> Transcript:
     meter = Meter(order, signed_digest(sign("order", order, GATEWAY)), accept_ms=1_000)
     reader = StreamReader.of("tiny-chat", shown)
     return Transcript(meter=meter, reader=reader, key=MINER, checkpoint_events=checkpoint_events)
@@ -46,7 +49,7 @@ def play(data: bytes, cuts: list[int], outcome: Outcome = Outcome.COMPLETE) -> t
     transcript = make_transcript(make_order())
     out = b""
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         out += transcript.feed(data[start:end], now_ms=1_500)
     last, receipt = transcript.end(outcome, now_ms=1_500)
     return out + last, receipt
@@ -209,7 +212,7 @@ def test_a_whole_answer_that_is_no_object_is_none() -> None:
     ],
 )
 def test_only_events_with_a_part_of_the_answer_count(
-    delta: dict[str, Any], has_content: bool
+    *, delta: dict[str, Any], has_content: bool
 ) -> None:
     transcript = make_transcript(make_order())
     body = {"choices": [{"index": 0, "delta": delta}]}

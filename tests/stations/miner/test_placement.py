@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.makers import MANIFEST
 
 from penstock.miner.placement import (
     OVER_BEATS_MAX,
@@ -18,7 +19,6 @@ from penstock.miner.placement import (
     rank,
 )
 from penstock.spec.messages import chute_id
-from tests.makers import MANIFEST
 
 BEAT_MS = 1_000
 MINERS = tuple(f"miner-{number}" for number in range(12))
@@ -75,8 +75,11 @@ def test_nothing_starts_beyond_the_bound() -> None:
 
 
 def test_what_this_machine_cannot_run_is_never_started() -> None:
-    for able in (replace(ABLE, engines=frozenset()), replace(ABLE, hardware=frozenset({"gpu"}))):
-        able = replace(able, wanted=("a",))
+    wanting = replace(ABLE, wanted=("a",))
+    for able in (
+        replace(wanting, engines=frozenset()),
+        replace(wanting, hardware=frozenset({"gpu"})),
+    ):
         assert planned(view("a", wanted=9), able=able).start == ()
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.makers import MANIFEST, make_order
 
 from penstock.kit.engine import Capability
 from penstock.miner.errors import RequestUnservable
 from penstock.miner.rewrite import EMBEDDINGS_PATH, Prepared, prepare
 from penstock.spec.messages import Order
-from tests.makers import MANIFEST, make_order
 
 ALL = frozenset(Capability)
 COMPLETIONS = "/v1/completions"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from tests.makers import GATEWAY, MANIFEST, MINER, OWNER, ToyKey, toy_verify
 
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.kit.engine import Capability, Engine, EngineExit, EngineFailed, EngineStats
@@ -39,7 +40,6 @@ from penstock.spec.receipts import (
     check_receipt,
     judge,
 )
-from tests.makers import GATEWAY, MANIFEST, MINER, OWNER, ToyKey, toy_verify
 
 OPERATOR = ToyKey("operator")
 CHAT = "/v1/chat/completions"
@@ -173,10 +173,13 @@ class FakeMarket:
         return json_response(200, {"claims": states})
 
 
+Answering = Callable[[Request], Awaitable[Response | Stream]]
+
+
 class Scripted:
     """An engine whose answers a test writes: `handler` gets each request. Implements Engine."""
 
-    def __init__(self, network: Any, handler: Callable[[Request], Awaitable[Response | Stream]]):
+    def __init__(self, network: Any, handler: Answering) -> None:
         self._network = network
         self._handler = handler
         self._server: Server | None = None
@@ -186,6 +189,7 @@ class Scripted:
         self.starts = 0
         self.stops = 0
         self.load = (0, 0)
+        self.silent = False
         self.seen: list[dict[str, Any]] = []
 
     @property
@@ -214,6 +218,8 @@ class Scripted:
         self._port = await self._server.start("127.0.0.1", 0)
 
     async def stats(self) -> EngineStats:
+        if self.silent:
+            await asyncio.Event().wait()
         return EngineStats(running=self.load[0], waiting=self.load[1], ready=True)
 
     async def wait_exit(self) -> EngineExit:
