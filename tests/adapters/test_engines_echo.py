@@ -16,7 +16,7 @@ from penstock.adapters.engines.echo_answers import (
     unit_vector,
 )
 from penstock.kit.engine import Capability, EngineFailed
-from penstock.kit.problem import Refusal
+from penstock.kit.wire.problem import Refusal
 from penstock.kit.wire.sockets import Sockets
 
 WAIT_S = DEADLINE_MS / 1000

@@ -15,8 +15,8 @@ from penstock.adapters.engines.model_files import builtin_models, digest_hex, gg
 from penstock.adapters.engines.openai_http import Attachment, OpenaiHttp, parse_source
 from penstock.adapters.engines.probe import dig, parsed
 from penstock.kit.engine import EngineFailed, EngineLimits
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Request, Response, json_response
+from penstock.kit.wire.problem import problem
 from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
 

@@ -149,7 +149,9 @@ def check_told(before: Snapshot, after: Snapshot, told: list[Told], *, gateway_d
         assert one.order_id in after.outcomes, one
         nano = paid.get(one.order_id, 0)
         forgiven = gateway_died and after.outcomes[one.order_id] == GATEWAY_FAILED
-        assert nano == (0 if forgiven else one.charge_nano or 0), (one, nano)
+        assert nano == (0 if forgiven else one.charge_nano or 0), (
+            f"{one}: logged as {after.outcomes[one.order_id]}, charged {nano}"
+        )
     strangers = set(paid) - {one.order_id for one in seen if one.is_paid_for}
     assert not strangers, "something was charged that nobody was told of"
     assert before.posted_nano - after.posted_nano == sum(paid.values())

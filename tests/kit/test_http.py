@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kit.problem import Refusal, problem, problem_type
 from penstock.kit.wire.http import (
     Request,
     has_body,
@@ -12,6 +11,7 @@ from penstock.kit.wire.http import (
     response_head,
     split_target,
 )
+from penstock.kit.wire.problem import Refusal, problem, problem_type
 
 
 def test_a_request_gives_its_headers_as_text() -> None:

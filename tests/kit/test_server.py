@@ -19,8 +19,8 @@ from tests.kit.world import (
 
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Network
-from penstock.kit.problem import Refusal, problem
 from penstock.kit.wire.http import Request, Response, Stream
+from penstock.kit.wire.problem import Refusal, problem
 
 
 def test_a_connection_serves_many_requests(world: World) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tests.makers import OWNER, ToyKey, toy_verify
 
 from penstock.spec.accounts import (
     CREDIT_NANO_MAX,
@@ -13,7 +14,6 @@ from penstock.spec.accounts import (
 )
 from penstock.spec.errors import BadMessage, BadSignature
 from penstock.spec.keys import Signed, sign
-from tests.makers import OWNER, ToyKey, toy_verify
 
 OPERATOR = OWNER
 

@@ -1,7 +1,6 @@
 """penstock chat: talk to a model in the terminal, and see what each answer cost and who signed."""
 
 import asyncio
-from time import perf_counter
 
 import click
 
@@ -10,6 +9,7 @@ from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
 from penstock.cli.output import console, error_console, json_option, print_json, short, usd
+from penstock.cli.world import stopwatch
 from penstock.client.client import AnswerStream, AsyncClient
 from penstock.client.errors import ClientError
 
@@ -83,7 +83,7 @@ class Talk:
     async def _ask(self, message: str) -> None:
         self._messages.append({"role": "user", "content": message})
         del self._messages[:-HISTORY_MAX]
-        began = perf_counter()
+        began = stopwatch()
         streaming = self._client.stream_chat(self._model, self._messages, **self._options)
         async with streaming as stream:
             async for piece in stream:
@@ -91,10 +91,10 @@ class Talk:
                     click.echo(piece, nl=False)
         self._messages.append({"role": "assistant", "content": stream.text})
         if self._quiet:
-            print_json(facts(stream, perf_counter() - began))
+            print_json(facts(stream, stopwatch() - began))
             return
         click.echo()
-        console().print(summary(stream, perf_counter() - began), style="dim")
+        console().print(summary(stream, stopwatch() - began), style="dim")
 
 
 def facts(stream: AnswerStream, seconds: float) -> dict[str, object]:

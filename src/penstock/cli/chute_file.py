@@ -38,11 +38,11 @@ def read_chute_file(path: Path, *, owner: str) -> Manifest:
 
 
 def _manifest(path: Path, table: dict[str, Any], owner: str) -> Manifest:
-    texts = {name: _value(path, table, name, str) for name in TEXTS}
-    numbers = {name: _value(path, table, name, int) for name in NUMBERS}
-    limits = _value(path, table, "limits", dict)
+    texts = {name: _value(path, table, name, kind=str) for name in TEXTS}
+    numbers = {name: _value(path, table, name, kind=int) for name in NUMBERS}
+    limits = _value(path, table, "limits", kind=dict)
     _refuse_unknown(path, limits, LIMITS)
-    prices = _value(path, table, "price_usd_per_million", dict)
+    prices = _value(path, table, "price_usd_per_million", kind=dict)
     _refuse_unknown(path, prices, PRICES)
     modalities = {modality.value: modality for modality in Modality}
     if texts["modality"] not in modalities:
@@ -57,14 +57,14 @@ def _manifest(path: Path, table: dict[str, Any], owner: str) -> Manifest:
         engine=texts["engine"],
         source=texts["source"],
         model_digest=str(table.get("model_digest", "")),
-        limits=Limits(**{name: _value(path, limits, name, int) for name in LIMITS}),
+        limits=Limits(**{name: _value(path, limits, name, kind=int) for name in LIMITS}),
         price_max=Price(**{name: _nano(path, name, prices.get(name, "0")) for name in PRICES}),
         hardware=texts["hardware"],
         **numbers,
     )
 
 
-def _value(path: Path, table: dict[str, Any], name: str, kind: type) -> Any:
+def _value(path: Path, table: dict[str, Any], name: str, *, kind: type) -> Any:
     value = table.get(name)
     if type(value) is not kind:
         what = {str: "a text", int: "a whole number", dict: "a table"}[kind]

@@ -1,6 +1,5 @@
 """penstock deploy: put a chute into the catalogue; miners pick it up when the market wants it."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from penstock.cli.chute_file import read_chute_file
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
 from penstock.cli.output import console, json_option, print_json, usd
+from penstock.cli.world import ENTROPY
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import sign
 from penstock.spec.messages import chute_id
@@ -29,7 +29,7 @@ def deploy(home: Home, *, file: Path, plan: bool, as_json: bool) -> None:
     The same content is the same chute: deploying it again changes nothing. New content under the
     same name replaces what the name means; the old one stays callable by its digest.
     """
-    key = load_or_create_key(home.key_file("owner"), os.urandom)
+    key = load_or_create_key(home.key_file("owner"), ENTROPY)
     manifest = read_chute_file(file, owner=key.identity)
     if not manifest.model_digest:
         digest = model_digest(manifest.engine, manifest.source)

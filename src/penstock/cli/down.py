@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 
 import click
 
@@ -10,6 +9,7 @@ from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
 from penstock.cli.output import console, json_option, print_json
+from penstock.cli.world import pause
 
 STOP_DEADLINE_S = 90
 CHECK_EVERY_S = 0.1
@@ -32,7 +32,7 @@ def down(home: Home, *, as_json: bool) -> None:
         for _ in range(int(STOP_DEADLINE_S / CHECK_EVERY_S)):
             if home.supervisor_pid() is None:
                 break
-            time.sleep(CHECK_EVERY_S)
+            pause(CHECK_EVERY_S)
         else:
             raise Stop(
                 f"process {pid} did not stop within {STOP_DEADLINE_S} s",

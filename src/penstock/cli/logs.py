@@ -1,6 +1,5 @@
 """penstock logs: what the stations wrote."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
 from penstock.cli.output import json_option, print_json
+from penstock.cli.world import pause
 
 TAIL_BYTES_MAX = 1 << 20
 FOLLOW_EVERY_S = 0.2
@@ -70,4 +70,4 @@ def grow(files: list[Path], *, from_start: bool = False) -> Iterator[tuple[str, 
                 places[file] += whole
                 for line in data[:whole].decode(errors="replace").splitlines():
                     yield file.stem, line
-        time.sleep(FOLLOW_EVERY_S)
+        pause(FOLLOW_EVERY_S)

@@ -1,6 +1,5 @@
 """What `penstock up` runs: names, keys, charter and one configuration file per station."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.secret_file import load_or_create_secret
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home, read_json, write_json
+from penstock.cli.world import ENTROPY
 from penstock.kit.environment import inherited
 from penstock.kit.keys import Ed25519Key
 from penstock.spec.canon import to_plain
@@ -70,7 +70,7 @@ class Plan:
         return {name: self.url(name) for name in self.stations}
 
     def key(self, name: str) -> Ed25519Key:
-        return load_or_create_key(self.home.key_file(name), os.urandom)
+        return load_or_create_key(self.home.key_file(name), ENTROPY)
 
 
 def make_plan(home: Home, wish: Wish) -> Plan:
@@ -82,15 +82,15 @@ def make_plan(home: Home, wish: Wish) -> Plan:
         home=home,
         wish=wish,
         ports=home.ports(names, gateway_port=wish.gateway_port),
-        operator=load_or_create_key(home.key_file("operator"), os.urandom),
-        owner=load_or_create_key(home.key_file("owner"), os.urandom),
+        operator=load_or_create_key(home.key_file("operator"), ENTROPY),
+        owner=load_or_create_key(home.key_file("owner"), ENTROPY),
     )
 
 
 def make_api_key(home: Home, name: str) -> str:
     """The API key of an account of this home, made on first use. Raises FileExposed."""
     path = home.api_key_file if name == "you" else home.keys / f"{name}-api-key"
-    fresh = API_KEY_PREFIX + os.urandom(API_KEY_BYTES).hex()
+    fresh = API_KEY_PREFIX + ENTROPY(API_KEY_BYTES).hex()
     return load_or_create_secret(path, fresh.encode() + b"\n").decode().strip()
 
 
@@ -121,7 +121,7 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
     """
     charter = str(write_charter(plan))
     secret = plan.home.keys / "gateway-tag-secret"
-    load_or_create_secret(secret, os.urandom(SECRET_BYTES).hex().encode())
+    load_or_create_secret(secret, ENTROPY(SECRET_BYTES).hex().encode())
     shared = {"host": HOST, "log_json": False}
     database = _secret_url(plan.home, "database-url", database_url)
     bus = {"nats_url": nats_url}

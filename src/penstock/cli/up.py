@@ -3,9 +3,9 @@
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,6 +16,7 @@ from penstock.cli.market import Market, Told
 from penstock.cli.options import home_option
 from penstock.cli.output import console, error_console
 from penstock.cli.plan import MINERS_MAX, VALIDATORS_MAX, Wish, make_plan
+from penstock.cli.world import pause
 from penstock.kit import log
 
 DEFAULT_PORT = 8400
@@ -42,17 +43,7 @@ CHECK_EVERY_S = 0.1
 @click.option("--detach", is_flag=True, help="Return when the market is ready; stop it by: down.")
 @click.option("--progress-file", type=click.Path(), hidden=True)
 @home_option
-def up(
-    home: Home,
-    *,
-    port: int,
-    miners: int,
-    validators: int,
-    database_url: str,
-    nats_url: str,
-    detach: bool,
-    progress_file: str | None,
-) -> None:
+def up(home: Home, *, port: int, detach: bool, progress_file: str | None, **wished: Any) -> None:
     """Start the market in --home: servers, market, ledger, gateway, miners, validators.
 
     Prints the gateway's URL, an API key and snippets that work as pasted. Ctrl-C ends it all.
@@ -69,7 +60,7 @@ def up(
     if lock is None:
         _say_running(home, home.supervisor_pid() or 0)
         return
-    wish = Wish(port, miners, validators, database_url, nats_url)
+    wish = Wish(gateway_port=port, **wished)
     log.configure(as_json=False, level="WARNING")
     quiet = progress_file is not None
     with _progress(quiet=quiet, file=progress_file) as told:
@@ -153,7 +144,7 @@ def _detach(home: Home, arguments: list[str]) -> None:
                 told(str(step["step"]), int(step["done"]), int(step["of"]))
             if step.get("step") == "ready" or child.poll() is not None:
                 break
-            time.sleep(CHECK_EVERY_S)
+            pause(CHECK_EVERY_S)
     if child.poll() is not None:
         said = home.log_file("supervisor").read_text(errors="replace").strip().splitlines()
         words = [line.removeprefix("Error: ") for line in said[-6:]]

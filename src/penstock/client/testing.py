@@ -177,7 +177,7 @@ class FakeMarket:
             ),
             self.miner,
         )
-        seen = _countersign(order, signed_order, receipt, len(body))
+        seen = _countersign(order, signed_order, receipt, body_bytes=len(body))
         record = Record(signed_order, receipt, None, sign("countersign", seen, self.gateway))
         assert len(self.receipts) < RECEIPTS_MAX, "a fake market is for short tests"
         self.receipts[order.order_id] = record
@@ -205,7 +205,7 @@ class FakeMarket:
         )
 
 
-def _countersign(order: Order, signed: Signed, receipt: Signed, body_bytes: int) -> Countersign:
+def _countersign(order: Order, signed: Signed, receipt: Signed, *, body_bytes: int) -> Countersign:
     return Countersign(
         order_id=order.order_id,
         order_digest=signed_digest(signed),

@@ -9,6 +9,7 @@ from base64 import urlsafe_b64decode
 from binascii import Error as NotBase64
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from penstock.gateway.bodies import Call
 from penstock.gateway.config import Bounds, Deadlines
@@ -85,6 +86,11 @@ class Attempt:
     def is_error(self) -> bool:
         """The engine (or the miner) answered with an error status."""
         return self.status >= 400
+
+    @property
+    def is_refusal(self) -> bool:
+        """The miner turned the order away; whoever has begun an answer can refuse no more."""
+        return self.status == HTTPStatus.SERVICE_UNAVAILABLE
 
     def content_type(self) -> str:
         """What the miner says the body is; JSON if it does not."""

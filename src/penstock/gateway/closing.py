@@ -54,7 +54,8 @@ class Closing:
         placed = attempt.placed
         proven = prove(placed, attempt.tally, is_error=attempt.is_error, verify=self.verify)
         end = end_of(placed, proven, is_cancelled=is_cancelled)
-        if attempt.failure and end.outcome is Outcome.COMPLETE:
+        is_late_refusal = end.outcome is Outcome.REFUSED and not attempt.is_refusal
+        if is_late_refusal or (attempt.failure and end.outcome is Outcome.COMPLETE):
             end = End(Outcome.MINER_FAILED, 0, Fault.NOT_COMPLETE)
         countersign = sign("countersign", self._countersign(attempt, proven, end), self.sign)
         self.recorder.add(

@@ -6,8 +6,8 @@ Each class knows its status and its stable code; the text says what happened, wh
 from dataclasses import dataclass
 from typing import ClassVar
 
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Headers, Response
+from penstock.kit.wire.problem import problem
 from penstock.spec.units import NANO_PER_USD
 
 KNOWN_NAMES_SHOWN_MAX = 20

@@ -153,6 +153,8 @@ class Leases:
 
         Raises InsufficientFunds, BooksBehind, BadKey (the key was closed since).
         """
+        # A payer that was dropped for want of room while this request waited comes back.
+        payer = self._payers.setdefault(payer.account, payer)
         payer.used_ms = self._clock.now_ms()
         hold = self._try_hold(payer, nano)
         if hold is None:

@@ -43,13 +43,14 @@ Entropy = Callable[[int], bytes]
 """n -> n unpredictable bytes (os.urandom in production, a seeded stream in the simulator)."""
 
 
-class BusDown(Exception):  # noqa: N818 - reads as a state at the call site
+class BusDown(Exception):
     """The bus did not store or answer in time. The caller keeps what it had and tries again."""
 
 
-class StoreDown(Exception):  # noqa: N818 - reads as a state at the call site
+class StoreDown(Exception):
     """The database did not answer in time. What was in flight may or may not have been kept:
-    repeat it (every write is idempotent by id)."""
+    repeat it (every write is idempotent by id).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Bus(Events, Board, Ask, Protocol):
     """All three, as one adapter (NATS) gives them."""
 
 
-class DiskFull(Exception):  # noqa: N818
+class DiskFull(Exception):
     """The store refused to take more. Nothing was written: the old file still stands."""
 
 

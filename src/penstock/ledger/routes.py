@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from penstock.kit.ports import StoreDown
-from penstock.kit.problem import Refusal, problem
 from penstock.kit.wire.http import Handler, Request, Response, Stream, json_response
+from penstock.kit.wire.problem import Refusal, problem
 from penstock.kit.wire.routes import Routes
 from penstock.ledger.claims import CLAIMS_MAX
 from penstock.ledger.errors import AccountConflict, Rejected

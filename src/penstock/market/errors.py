@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Response
+from penstock.kit.wire.problem import problem
 
 
 # eq=False keeps errors hashable: two errors are the same only if they are one object.

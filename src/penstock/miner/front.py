@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from penstock.kit.errors import EventTooLarge
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Clock, Sign
-from penstock.kit.problem import problem
 from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream
+from penstock.kit.wire.problem import problem
 from penstock.miner.admission import Admission, Admitted
 from penstock.miner.config import Bounds, Deadlines
 from penstock.miner.errors import OrderRefused, RequestUnservable

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.kit.problem import problem
 from penstock.kit.sse import comment
+from penstock.kit.wire.problem import problem
 from penstock.miner.meter import Meter
 from penstock.miner.normalise import DONE, StreamReader
 from penstock.spec.canon import canonical, to_plain

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Response
+from penstock.kit.wire.problem import problem
 
 ERROR_BYTES_MAX = 1 << 20
 EVENT_STREAM = "text/event-stream"

@@ -15,8 +15,8 @@ import msgspec
 
 from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.ports import Entropy, Network
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.kit.wire.problem import problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 

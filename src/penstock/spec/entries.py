@@ -34,7 +34,8 @@ class EntryKind(Enum):
 @dataclass(frozen=True, slots=True)
 class Close:
     """The end of an epoch in the log. `previous` is the epoch closed before it, -1 at first: with
-    it nobody can leave a whole epoch out of a window."""
+    it nobody can leave a whole epoch out of a window.
+    """
 
     epoch: int
     previous: int

@@ -180,7 +180,9 @@ def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     named = "" if record.receipt is None else signed_digest(record.receipt)
     if seen.receipt_digest != named:
         raise BadMessage(kind="countersign", reason="of another receipt")
-    units, charge, counts = _judge_seen(order, seen, receipt, checkpoint, refusal_free_ms)
+    units, charge, counts = _judge_seen(
+        order, seen, receipt=receipt, checkpoint=checkpoint, refusal_free_ms=refusal_free_ms
+    )
     if seen.charge_nano != charge:
         raise BadMessage(kind="countersign", reason="the charge is not what the outcome allows")
     return Judgement(
@@ -214,6 +216,7 @@ def _judge_unseen(order: Order, receipt: Receipt | None) -> Judgement:
 def _judge_seen(
     order: Order,
     seen: Countersign,
+    *,
     receipt: Receipt | None,
     checkpoint: Checkpoint | None,
     refusal_free_ms: int,

@@ -7,24 +7,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from penstock.kit.keys import Ed25519Key, verify
-from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, Delivery
-from penstock.kit.wire.http import Request, Response, Stream
-from penstock.kit.problem import Refusal
-from penstock.ledger.routes import routes
-from penstock.ledger.service import Ledger
-from penstock.ledger.ports import Store
-from penstock.sim.bus import MemoryBus
-from penstock.sim.disk import MemoryFiles
-from penstock.sim.stores_ledger import MemoryLedgerStore
-from penstock.spec.accounts import AccountOpening
-from penstock.spec.books import OPERATOR, POOL, Balance, miner_account, payer_account
-from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, sign
-from penstock.spec.messages import Charter, Report, Score, Seat
-from penstock.spec.params import LOCAL, params_digest
-from penstock.spec.receipts import Outcome, Record
 from tests.makers import (
     GATEWAY,
     MINER,
@@ -35,6 +17,25 @@ from tests.makers import (
     make_receipt,
     toy_verify,
 )
+
+from penstock.kit.keys import Ed25519Key, verify
+from penstock.kit.metrics import Metrics
+from penstock.kit.ports import BusDown, Delivery
+from penstock.kit.wire.http import Request, Response, Stream
+from penstock.kit.wire.problem import Refusal
+from penstock.ledger.ports import Store
+from penstock.ledger.routes import routes
+from penstock.ledger.service import Ledger
+from penstock.sim.bus import MemoryBus
+from penstock.sim.disk import MemoryFiles
+from penstock.sim.stores_ledger import MemoryLedgerStore
+from penstock.spec.accounts import AccountOpening
+from penstock.spec.books import OPERATOR, POOL, Balance, miner_account, payer_account
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import Signed, sign
+from penstock.spec.messages import Charter, Report, Score, Seat
+from penstock.spec.params import LOCAL, params_digest
+from penstock.spec.receipts import Outcome, Record
 
 LOG_KEY = Ed25519Key(b"\7" * 32)
 MARKET, VALIDATOR, SECOND_VALIDATOR = ToyKey("market"), ToyKey("validator"), ToyKey("second")

@@ -4,11 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from penstock.spec.canon import to_plain
-from penstock.spec.keys import sign
-from penstock.spec.pricing import split_charge
-from penstock.spec.receipts import Outcome
 from tests.makers import GATEWAY, MINER, ToyKey, make_order, make_receipt
 from tests.stations.ledger.makers_ledger import (
     CHARGE,
@@ -21,6 +16,11 @@ from tests.stations.ledger.makers_ledger import (
     record_event,
     unseen,
 )
+
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import sign
+from penstock.spec.pricing import split_charge
+from penstock.spec.receipts import Outcome
 
 FEES = split_charge(CHARGE, PARAMS.fees)
 GRACE = PARAMS.claim_grace_ms

@@ -5,10 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from penstock.spec.keys import sign
-from penstock.spec.messages import Charter
-from penstock.spec.canon import from_plain
 from tests.makers import GATEWAY, ToyKey
 from tests.stations.ledger.makers_ledger import (
     CHARGE,
@@ -22,6 +18,10 @@ from tests.stations.ledger.makers_ledger import (
     record,
     record_event,
 )
+
+from penstock.spec.canon import from_plain
+from penstock.spec.keys import sign
+from penstock.spec.messages import Charter
 
 AMOUNT = PARAMS.lease_amount_nano
 SECOND = ToyKey("second gateway")

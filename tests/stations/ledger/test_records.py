@@ -5,17 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from penstock.kit.ports import Delivery, StoreDown
-from penstock.ledger.state import Batch
-from penstock.sim.stores_ledger import MemoryLedgerStore
-from penstock.spec.books import pool_part
-from penstock.spec.canon import to_plain
-from penstock.spec.entries import EntryKind, parse_leaf
-from penstock.spec.keys import Signed, sign
-from penstock.spec.messages import Roll, Targets, chute_id
-from penstock.spec.pricing import split_charge
-from penstock.spec.receipts import Record
 from tests.makers import GATEWAY, MANIFEST, MINER, OWNER, ToyKey, make_order, make_receipt
 from tests.stations.ledger.makers_ledger import (
     CHARGE,
@@ -33,6 +22,17 @@ from tests.stations.ledger.makers_ledger import (
     unseen,
     word_event,
 )
+
+from penstock.kit.ports import Delivery, StoreDown
+from penstock.ledger.state import Batch
+from penstock.sim.stores_ledger import MemoryLedgerStore
+from penstock.spec.books import pool_part
+from penstock.spec.canon import to_plain
+from penstock.spec.entries import EntryKind, parse_leaf
+from penstock.spec.keys import Signed, sign
+from penstock.spec.messages import Roll, Targets, chute_id
+from penstock.spec.pricing import split_charge
+from penstock.spec.receipts import Record
 
 FEES = split_charge(CHARGE, PARAMS.fees)
 DEEP = b'{"record":' + b"[" * 100_000

@@ -6,7 +6,7 @@ import pytest
 from tests.stations.miner.world import World, chat_body, playing
 
 from penstock.kit.metrics import Metrics
-from penstock.kit.problem import problem
+from penstock.kit.wire.problem import problem
 from penstock.miner.outbox import DEAD_LINES_MAX, Outbox
 from penstock.miner.store import Claim, claim_line, read_line, settled_line
 from penstock.sim.stores_miner import MemoryOutbox

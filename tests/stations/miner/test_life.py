@@ -20,7 +20,7 @@ from tests.stations.miner.world import (
     streaming,
 )
 
-from penstock.kit.problem import problem
+from penstock.kit.wire.problem import problem
 from penstock.miner.instance import Instance, State
 from penstock.miner.timing import MarketTime
 from penstock.sim.loop import VirtualClock, VirtualLoop

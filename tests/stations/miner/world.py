@@ -13,10 +13,10 @@ from tests.makers import GATEWAY, MANIFEST, MINER, OWNER, ToyKey, toy_verify
 
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.kit.engine import Capability, Engine, EngineExit, EngineFailed, EngineStats
-from penstock.kit.problem import problem
 from penstock.kit.sse import EventSplitter, event_data, parse_comment
 from penstock.kit.wire.client import HttpClient, Reply
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.kit.wire.problem import problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 from penstock.miner.config import Deadlines, MinerConfig

@@ -21,9 +21,9 @@ from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStat
 from penstock.kit.errors import WireError
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Entropy, Network
-from penstock.kit.problem import Refusal, problem
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.kit.wire.problem import Refusal, problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from penstock.kit.problem import Refusal, problem
+from penstock.kit.wire.problem import Refusal, problem
 
 MODEL = "echo"
 DONE = b"data: [DONE]\n\n"

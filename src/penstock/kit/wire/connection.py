@@ -9,12 +9,12 @@ from collections import deque
 from typing import Protocol, cast
 
 from penstock.kit.errors import ReaderStalled
-from penstock.kit.problem import Refusal, problem
 from penstock.kit.tasks import Errands
 from penstock.kit.wire.http import Handler, Request, Response
 from penstock.kit.wire.intake import Arrived, Intake, Phase
 from penstock.kit.wire.limits import ServerLimits
 from penstock.kit.wire.outlet import Outlet
+from penstock.kit.wire.problem import Refusal, problem
 
 
 class Owner(Protocol):

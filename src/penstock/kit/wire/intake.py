@@ -9,9 +9,9 @@ import enum
 
 import httptools
 
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Response, merge_header, split_target
 from penstock.kit.wire.limits import IntakeLimits
+from penstock.kit.wire.problem import problem
 
 _ONCE = frozenset({b"host", b"authorization", b"content-type", b"content-length"})
 

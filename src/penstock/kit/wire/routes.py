@@ -7,8 +7,8 @@ Literal beats `{name}` beats `{name...}`, segment by segment. HEAD is served by 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 
-from penstock.kit.problem import problem
 from penstock.kit.wire.http import Handler, Request, Response, Stream, decoded
+from penstock.kit.wire.problem import problem
 
 _SEGMENTS_MAX = 64
 
