@@ -48,7 +48,7 @@ async def pull(link: NatsLink, stream: str, consumer: str) -> AsyncGenerator[Msg
             if credit == 0:
                 if link.generation != generation:
                     return
-                await _ask_for_batch(link, stream, consumer, inbox)
+                await _ask_for_batch(link, stream, consumer=consumer, inbox=inbox)
                 credit = BATCH_MAX
             message = await _next(queue)
             status = status_of(message)
@@ -72,7 +72,7 @@ def status_of(message: Msg | None) -> str:
     return message.headers.get(STATUS_HEADER, "")
 
 
-async def _ask_for_batch(link: NatsLink, stream: str, consumer: str, inbox: str) -> None:
+async def _ask_for_batch(link: NatsLink, stream: str, *, consumer: str, inbox: str) -> None:
     wish = {"batch": BATCH_MAX, "expires": EXPIRES_NS, "idle_heartbeat": HEARTBEAT_NS}
     subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
     await link.send(subject, msgspec.json.encode(wish), reply=inbox)

@@ -69,7 +69,9 @@ async def read_operator(source: Source) -> Operator:
 
 async def read_checkpoint(source: Source, operator: Operator, verify_raw: VerifyRaw) -> Checkpoint:
     """The newest checkpoint. Raises NotPublished or Difference."""
-    return _checkpoint("checkpoint", await source.get("checkpoint"), operator, verify_raw)
+    return _checkpoint(
+        "checkpoint", await source.get("checkpoint"), operator=operator, verify_raw=verify_raw
+    )
 
 
 async def read_segment_file(
@@ -83,7 +85,10 @@ async def read_segment_file(
         raise Difference(where, "other fields", ", ".join(sorted(expected)))
     same(f"{where}: epoch", about["epoch"], epoch)
     checkpoint = _checkpoint(
-        f"{where}: checkpoint", str(about["checkpoint"]).encode(), operator, verify_raw
+        f"{where}: checkpoint",
+        str(about["checkpoint"]).encode(),
+        operator=operator,
+        verify_raw=verify_raw,
     )
     start = _frontier(f"{where}: frontier", about["frontier"])
     same(f"{where}: first_seq", about["first_seq"], start.size)
@@ -111,7 +116,10 @@ async def read_outcome(
         raise Difference(where, "other fields", "epoch, checkpoint, entries")
     same(f"{where}: epoch", value["epoch"], epoch)
     checkpoint = _checkpoint(
-        f"{where}: checkpoint", str(value["checkpoint"]).encode(), operator, verify_raw
+        f"{where}: checkpoint",
+        str(value["checkpoint"]).encode(),
+        operator=operator,
+        verify_raw=verify_raw,
     )
     leaves: list[Leaf] = []
     for index, item in enumerate(value["entries"]):
@@ -163,7 +171,9 @@ def _object(where: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _checkpoint(where: str, data: bytes, operator: Operator, verify_raw: VerifyRaw) -> Checkpoint:
+def _checkpoint(
+    where: str, data: bytes, *, operator: Operator, verify_raw: VerifyRaw
+) -> Checkpoint:
     try:
         public_key = bytes.fromhex(operator.log_key.partition(":")[2])
         return verify_checkpoint(
