@@ -7,7 +7,7 @@ import pytest
 import penstock
 from penstock.client.answers import StreamCheck, check_signatures
 from penstock.client.client import AsyncClient
-from penstock.client.errors import ApiError, BadAnswer
+from penstock.client.errors import ApiError, BadAnswer, ClientClosed
 from penstock.client.testing import FakeMarket
 from penstock.kit.keys import verify
 from penstock.kit.sse import comment
@@ -137,7 +137,7 @@ def test_a_client_can_be_closed_twice() -> None:
     calls = client(FakeMarket(ANSWERS))
     calls.close()
     calls.close()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ClientClosed):
         calls.models()
 
 

@@ -6,16 +6,16 @@ checkpoints, receipt and countersignature, and raise BadAnswer when something do
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 
 from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
-from penstock.client.errors import ApiError, ClientError, Unreachable
+from penstock.client.errors import ApiError, ClientClosed, ClientError, Unreachable
 from penstock.client.proof import LogName, Proof, check_document
 from penstock.kit.errors import WireError
 from penstock.kit.keys import verify as verify_signature
@@ -27,6 +27,7 @@ HEAD_DEADLINE_MS = 120_000
 IDLE_DEADLINE_MS = 60_000
 BODY_BYTES_MAX = 64 << 20
 
+T = TypeVar("T")
 Messages = str | Sequence[dict[str, Any]]
 
 
@@ -285,37 +286,47 @@ class Client:
             self._loop.run_until_complete(self._client.transport.close())
             self._loop.close()
 
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise ClientClosed(self._client.base_url)
+        return self._loop.run_until_complete(work)
+
     def chat(self, model: str, messages: Messages, **options: Any) -> Answer:
-        return self._loop.run_until_complete(self._client.chat(model, messages, **options))
+        return self._run(self._client.chat(model, messages, **options))
 
     def embed(self, model: str, texts: Sequence[str], **options: Any) -> Answer:
-        return self._loop.run_until_complete(self._client.embed(model, texts, **options))
+        return self._run(self._client.embed(model, texts, **options))
 
     def stream_chat(self, model: str, messages: Messages, **options: Any) -> Iterator[str]:
         """The pieces of text as they come. Raises ClientError."""
         streaming = self._client.stream_chat(model, messages, **options)
-        stream = self._loop.run_until_complete(streaming.__aenter__())
+        stream = self._run(streaming.__aenter__())
         pieces = stream.__aiter__()
         try:
             while True:
                 try:
-                    yield self._loop.run_until_complete(anext(pieces))
+                    yield self._run(_next(pieces))
                 except StopAsyncIteration:
                     return
         finally:
-            self._loop.run_until_complete(streaming.__aexit__(None, None, None))
+            self._run(streaming.__aexit__(None, None, None))
 
     def models(self) -> list[dict[str, Any]]:
-        return self._loop.run_until_complete(self._client.models())
+        return self._run(self._client.models())
 
     def balance(self) -> dict[str, Any]:
-        return self._loop.run_until_complete(self._client.balance())
+        return self._run(self._client.balance())
 
     def receipt(self, order_id: str) -> dict[str, Any]:
-        return self._loop.run_until_complete(self._client.receipt(order_id))
+        return self._run(self._client.receipt(order_id))
 
     def prove(self, order_id: str, *, log: LogName | None = None, network: str = "local") -> Proof:
-        return self._loop.run_until_complete(self._client.prove(order_id, log=log, network=network))
+        return self._run(self._client.prove(order_id, log=log, network=network))
+
+
+async def _next(pieces: AsyncIterator[str]) -> str:
+    return await anext(pieces)
 
 
 def _messages(messages: Messages) -> list[dict[str, Any]]:

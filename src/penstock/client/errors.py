@@ -61,3 +61,13 @@ class BadAnswer(ClientError):
 
     def __str__(self) -> str:
         return f"the answer is not what was signed: {self.reason}"
+
+
+@dataclass(eq=False)
+class ClientClosed(ClientError):
+    """The client was closed; make another one."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"this client of {self.url} is closed: make another one"

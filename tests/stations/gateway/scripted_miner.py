@@ -102,6 +102,7 @@ class ScriptedMiner:
         self.room = 4
         self.seq = 0
         self.port = PORT
+        self.confused = False  # streams what was asked for whole, and the other way round
         self._network = network
         self._clock = clock
         self._routes = routes = Routes()
@@ -165,7 +166,7 @@ class ScriptedMiner:
                 return self._whole(served, script, status=503, outcome=Outcome.REFUSED)
             case Act.ERROR:
                 return self._whole(served, script, status=script.status, outcome=Outcome.COMPLETE)
-            case _ if not served.order.stream:
+            case _ if served.order.stream is self.confused:
                 return await self._answer_whole(served, script)
             case _:
                 return Stream(200, SSE_HEADERS, self._pieces(served, script))

@@ -275,3 +275,61 @@ def test_many_streams_at_once_each_get_their_own_words() -> None:
         assert world.outcomes() == [Outcome.COMPLETE] * 40
 
     play(scenario)
+
+
+def test_a_whole_answer_to_a_streamed_request_and_the_other_way_round_are_failures() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.confused = True
+        assert (await world.post(chat(stream=True))).status == 502
+        assert (await world.post(chat(stream=False))).status == 502
+        await world.at_rest()
+        assert world.outcomes() == [Outcome.MINER_FAILED] * 2
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "nonsense", "ftp://m1", "http://", "http://nowhere:1", "http://m1:bad"]
+)
+def test_an_endpoint_that_leads_nowhere_is_the_miners_failure(endpoint: str) -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        await world.put_offer(miner, endpoint=endpoint)
+        reply = await world.post(chat(stream=True))
+        assert reply.status == 502
+        await world.at_rest()
+        assert world.outcomes() == [Outcome.MINER_FAILED]
+
+    play(scenario)
+
+
+def test_an_instance_that_fails_three_times_rests_and_comes_back() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.default = Script(act=Act.BREAK, status=500)
+        statuses = [(await world.post(chat())).status for _ in range(5)]
+        assert statuses == [502, 502, 502, 503, 503]
+        miner.default = Script()
+        await asyncio.sleep(5)
+        assert (await world.post(chat())).status == 200
+        assert world.gateway.metrics.value("gateway_breakers_opened_total") == 1
+        await world.at_rest()
+
+    play(scenario)
+
+
+def test_requests_beyond_the_room_are_turned_away_without_an_order() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.room = 2
+        miner.default = Script(word_ms=1_000)
+        await world.put_offer(miner)
+        async with asyncio.TaskGroup() as group:
+            posts = [group.create_task(world.post(chat())) for _ in range(5)]
+        statuses = sorted(post.result().status for post in posts)
+        assert statuses == [200, 200, 503, 503, 503]
+        assert len(miner.served) == 2
+        await world.at_rest()
+
+    play(scenario)

@@ -11,12 +11,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-
-from penstock.kit.errors import WireError
-from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
-from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
-from penstock.spec.messages import Order
-from penstock.spec.receipts import Outcome, Receipt, check_receipt
 from tests.makers import GATEWAY, MANIFEST, toy_verify
 from tests.stations.miner.world import (
     Answer,
@@ -27,6 +21,12 @@ from tests.stations.miner.world import (
     playing,
     usage_chunk,
 )
+
+from penstock.kit.errors import WireError
+from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
+from penstock.spec.messages import Order
+from penstock.spec.receipts import Outcome, Receipt, check_receipt
 
 ORDERS = 120
 BEHAVIOURS = ("well", "slow", "refuses", "fails", "cuts", "errs", "hangs", "full", "mute")
