@@ -95,7 +95,7 @@ class BadKey(GatewayError):
     def text(self) -> str:
         if not self.given:
             return "There is no API key. Send `Authorization: Bearer sk-penstock-...`."
-        return "This API key is not known here. Check it, or make one with `penstock keys create`."
+        return "This API key is not known here. `penstock status --json` tells this machine's own."
 
 
 @dataclass(eq=False, kw_only=True)

@@ -4,7 +4,7 @@ import asyncio
 from typing import assert_never
 
 from penstock.sim.cast import Fault, FaultPart
-from penstock.sim.ground import Ground
+from penstock.sim.ground import FILES_BYTES_MAX, Ground
 from penstock.sim.hosts import Host
 from penstock.sim.miners import MinerHost
 
@@ -80,9 +80,9 @@ class Adversary:
                 await asyncio.sleep(lasts_s)
                 ground.database.is_down = False
             case Fault.DISK_FULL:
-                room, ground.files.bytes_max = ground.files.bytes_max, 0
+                ground.files.bytes_max = 0
                 await asyncio.sleep(lasts_s)
-                ground.files.bytes_max = room
+                ground.files.bytes_max = FILES_BYTES_MAX
             case Fault.PARTITION:
                 for gateway in ground.cast.gateways:
                     ground.network.partition(gateway, victim)
@@ -110,7 +110,7 @@ class Adversary:
         has_power = self._rng.random() < 0.5
         await host.kill()
         if not has_power:
-            self._miners[name].outbox.cut_power(torn_bytes=0)
+            self._miners[name].outbox.cut_power(torn_bytes=self._rng.randrange(TORN_BYTES_MAX))
         self._ground.note(name, f"killed {has_power}")
         await asyncio.sleep(lasts_s)
         host.start()

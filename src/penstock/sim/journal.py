@@ -9,6 +9,7 @@ from penstock.ledger.state import Batch, Logged
 from penstock.sim.stores_ledger import MemoryLedgerStore
 from penstock.spec.books import Operation
 from penstock.spec.entries import EntryKind
+from penstock.spec.log import Frontier
 
 OnEntry = Callable[[Logged], None]
 
@@ -33,6 +34,11 @@ class JournalStore(MemoryLedgerStore):
     def log(self) -> list[Logged]:
         """All entries in order."""
         return self._log
+
+    @property
+    def frontier(self) -> Frontier:
+        """The state of the log by the store's own count."""
+        return self._frontier
 
     def find(self, kind: EntryKind, entry_id: str) -> Logged | None:
         """One entry."""

@@ -17,7 +17,7 @@ from penstock.spec.entries import Close, EntryKind, parse_leaf
 from penstock.spec.evidence import evidence_digest, gather
 from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
 from penstock.spec.log import Frontier, check_inclusion, leaf_hash
-from penstock.spec.messages import Charter, Seat, Settlement, Verdict
+from penstock.spec.messages import Charter, Report, Seat, Settlement, Verdict
 from penstock.spec.notes import parse_note, verify_checkpoint
 from penstock.spec.scoring import score as score_all
 from tests.makers import GATEWAY, MINER, ToyKey, make_countersign, make_order, make_receipt
@@ -353,7 +353,8 @@ class TestReports:
 
     async def test_an_open_epoch_is_not_reported_on(self, world: World) -> None:
         number = await worked_epoch(world)
-        early = await world.report(number, epoch=number + 1)
+        said = from_plain(Report, (await world.report(number)).body)
+        early = sign("report", replace(said, epoch=number + 1), VALIDATOR)
         assert (await reported(world, early))[1]["error"]["code"] == "epoch_open"
 
     async def test_a_settled_epoch_is_not_reported_on(self, world: World) -> None:
@@ -507,11 +508,13 @@ class TestSettlement:
 
     async def test_a_stranger_recomputes_the_epoch_from_the_files_alone(self, world: World) -> None:
         number = await worked_epoch(world)
+        for key in (VALIDATOR, SECOND_VALIDATOR):
+            await world.ledger.take_report(await honest_report(world, number, key))
+        await world.step()
         await world.take(record_event(record(60)))
         second = await world.end_epoch()
-        for epoch in (number, second):
-            for key in (VALIDATOR, SECOND_VALIDATOR):
-                await world.ledger.take_report(await honest_report(world, epoch, key))
+        for key in (VALIDATOR, SECOND_VALIDATOR):
+            await world.ledger.take_report(await honest_report(world, second, key))
         await world.step()
         for epoch in (number, second):
             audit = await auditor(world).audit(epoch)
@@ -570,9 +573,9 @@ class TestVerdicts:
         entries = await world.store.entries(0, count=9)
         assert [one.kind for one in entries].count(EntryKind.VERDICT) == 1
 
-    async def test_a_verdict_against_an_honest_receipt_has_no_effect(self, world: World) -> None:
+    async def test_a_verdict_with_another_transcript_has_no_effect(self, world: World) -> None:
         await world.take(record_event(record()))
-        status, answer = await judged(world, verdict(b"answer"))
+        status, answer = await judged(world, verdict(b"another answer"))
         assert (status, answer["error"]["code"]) == (400, "unproven")
 
     async def test_a_verdict_on_an_unknown_order_is_refused(self, world: World) -> None:
