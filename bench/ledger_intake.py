@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import cProfile
 import json
-import os
 import pstats
 import sys
 import tempfile
@@ -18,20 +17,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.adapters.embedded_postgres import PostgresServer
+from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
+from tests.servers import free_port
+from tests.stations.ledger.makers_ledger import World, charter, order_id
+
 from penstock.adapters.child_process import ChildProcess
+from penstock.adapters.embedded_postgres import PostgresServer
 from penstock.adapters.postgres import Database, read_schema
 from penstock.kit.keys import Ed25519Key, verify
 from penstock.ledger.consumer import BATCH_MAX
 from penstock.ledger.intake import read_event
 from penstock.ledger.store import PostgresStore
 from penstock.spec.canon import to_plain
-from penstock.spec.keys import sign
+from penstock.spec.keys import sign, signed_digest
 from penstock.spec.receipts import Record
-from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
-from tests.servers import free_port
-from tests.stations.ledger.makers_ledger import World, charter, order_id
-from penstock.spec.keys import signed_digest
 
 GATEWAY, MINERS = Ed25519Key(b"\1" * 32), [Ed25519Key(bytes([n]) * 32) for n in range(2, 34)]
 
@@ -39,9 +38,7 @@ GATEWAY, MINERS = Ed25519Key(b"\1" * 32), [Ed25519Key(bytes([n]) * 32) for n in 
 def event(number: int, lease_id: str) -> bytes:
     """A streamed record with a checkpoint: four signatures."""
     miner = MINERS[number % len(MINERS)]
-    order = make_order(
-        order_id=order_id(number), gateway=GATEWAY.identity, miner=miner.identity
-    )
+    order = make_order(order_id=order_id(number), gateway=GATEWAY.identity, miner=miner.identity)
     signed_order = sign("order", order, GATEWAY)
     digest = signed_digest(signed_order)
     receipt = sign("receipt", make_receipt(order, order_digest=digest), miner)
@@ -92,7 +89,6 @@ async def main() -> None:
     parser.add_argument("--profile", action="store_true")
     wish = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        os.chmod(home, 0o755)
         server = PostgresServer(Path(home), free_port())
         await server.prepare()
         child = await ChildProcess.start(server.command)

@@ -125,6 +125,36 @@ class TestEvents:
         await bus.publish(f"{topic}.a", b"y", event_id=f"{topic}-2")
         assert [event.data for event in await take(bus, f"{topic}.a", 1)] == [b"y"]
 
+    async def test_progress_counts_what_was_delivered_and_not_acknowledged(
+        self, bus: AnyBus, topic: str
+    ) -> None:
+        async def left() -> int:
+            progress = await bus.progress(f"{topic}.>", group="ledger")
+            return progress.stored - progress.settled
+
+        assert await left() == 0
+        for number in range(4):
+            await bus.publish(f"{topic}.x", b"event", event_id=f"{topic}-{number}")
+        assert await left() >= 4
+        async with (
+            asyncio.timeout(DEADLINE_S),
+            aclosing(bus.consume(f"{topic}.>", group="ledger")) as events,
+        ):
+            first, second = await anext(events), await anext(events)
+            await second.ack()
+            before = await bus.progress(f"{topic}.>", group="ledger")
+            assert before.stored - before.settled >= 4, "the first one is not acknowledged"
+            await first.ack()
+            while await left() > 2:
+                await asyncio.sleep(0.01)
+            for _ in range(2):
+                await (await anext(events)).ack()
+            while await left():
+                await asyncio.sleep(0.01)
+        await bus.publish(f"{topic}-beside", b"event", event_id=f"{topic}-beside")
+        after = await bus.progress(f"{topic}.>", group="ledger")
+        assert after.settled == after.stored >= before.stored
+
     async def test_a_pattern_matches_all_levels_below_and_nothing_beside(
         self, bus: AnyBus, topic: str
     ) -> None:

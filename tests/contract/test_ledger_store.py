@@ -267,8 +267,11 @@ class TestLog:
     async def test_an_id_is_logged_once(self, store: Store) -> None:
         await apply(store, entries=(entry(1),))
         with pytest.raises((AssertionError, asyncpg.UniqueViolationError)):
-            await apply(store, entries=(entry(1),))
+            await apply(store, FUND, HOLD, entries=(entry(2), entry(1)))
         assert (await store.view(Wanted())).frontier.size == 1
+        assert await store.entry((EntryKind.TARGETS, "e/2")) is None
+        # The money of the batch went in before its entries, and is gone with them.
+        assert await store.balance(ANN) == NOTHING
 
 
 class TestMemory:

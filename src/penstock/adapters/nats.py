@@ -1,7 +1,7 @@
 """NatsBus: the Bus port on NATS JetStream (Events, Board) and core NATS (Ask).
 
 Events are one stream on disk, with a durable pull consumer for each group: explicit
-acknowledgement, redelivered after 30 s, without end. First deliveries come in order; one that was
+acknowledgement, redelivered after 10 s, without end. First deliveries come in order; one that was
 not acknowledged comes again after newer ones. The board is a key-value bucket (`nats kv` reads it).
 While the server is away publishes raise BusDown within their deadline, and the iterators wait and
 go on by themselves when it is back: nothing acknowledged is lost, some things come twice.
@@ -28,7 +28,7 @@ from penstock.kit.bus_names import (
     check_prefix,
     check_subject,
 )
-from penstock.kit.ports import Answer, BusDown, Delivery
+from penstock.kit.ports import Answer, BusDown, Delivery, Progress
 from penstock.kit.questions import Question, answering, question_queue
 
 EVENTS_STREAM = "PENSTOCK_EVENTS"
@@ -63,7 +63,7 @@ class BusLimits:
     board_bytes_max: int = 256 * MIB
     open_deadline_ms: int = 15_000
     publish_deadline_ms: int = 5_000
-    ack_wait_ms: int = 30_000
+    ack_wait_ms: int = 10_000
 
 
 class NatsBus:
@@ -124,8 +124,7 @@ class NatsBus:
     async def consume(self, subject: str, *, group: str) -> AsyncGenerator[Delivery, None]:
         """Events for the durable `group`, from the oldest kept one when the group is new."""
         pattern = check_pattern(subject)
-        digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
-        consumer = f"{check_group(group)}-{digest}"
+        consumer = durable_name(group, pattern)
         while True:
             await self._link.wait_up()
             try:
@@ -135,6 +134,21 @@ class NatsBus:
                         yield self._delivery(message)
             except BusDown:
                 await self._recover()
+
+    async def progress(self, subject: str, *, group: str) -> Progress:
+        """How far the group has come; the group is made if it is new. Raises BusDown."""
+        pattern = check_pattern(subject)
+        stream = await self._link.call(
+            f"STREAM.INFO.{EVENTS_STREAM}", {}, deadline_ms=ATTEMPT_DEADLINE_MS
+        )
+        stored = int(stream["state"]["last_seq"])
+        group_info = await self._ensure_group(
+            durable_name(group, pattern), EVENTS_PREFIX + pattern
+        )
+        # Events beside the pattern are stored in the same stream and never acknowledged by this group.
+        is_done = not group_info["num_pending"] and not group_info["num_ack_pending"]
+        settled = stored if is_done else int(group_info["ack_floor"]["stream_seq"])
+        return Progress(stored, min(stored, settled))
 
     async def put(self, key: str, value: bytes) -> None:
         """Set `key`; an empty value removes it. Raises BusDown."""
@@ -251,7 +265,8 @@ class NatsBus:
                     for change in _forget(known, missing):
                         yield change
 
-    async def _ensure_group(self, consumer: str, wire: str) -> None:
+    async def _ensure_group(self, consumer: str, wire: str) -> dict[str, Any]:
+        """Make the durable consumer unless it is there; what the server says of it."""
         config = {
             "durable_name": consumer,
             "filter_subject": wire,
@@ -261,7 +276,7 @@ class NatsBus:
             "max_deliver": -1,
             "max_ack_pending": UNACKED_MAX,
         }
-        await self._link.call(
+        return await self._link.call(
             f"CONSUMER.DURABLE.CREATE.{EVENTS_STREAM}.{consumer}",
             {"stream_name": EVENTS_STREAM, "config": config},
             deadline_ms=ATTEMPT_DEADLINE_MS,
@@ -340,6 +355,12 @@ class NatsBus:
                 raise
             return False
         return True
+
+
+def durable_name(group: str, pattern: str) -> str:
+    """A durable consumer's name: a group may consume several patterns."""
+    digest = hashlib.sha256(pattern.encode()).hexdigest()[:12]
+    return f"{check_group(group)}-{digest}"
 
 
 def _forget(known: set[str], missing: set[str]) -> list[tuple[str, bytes]]:

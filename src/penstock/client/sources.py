@@ -32,12 +32,13 @@ class HttpSource:
 
     client: HttpClient
     url: str
+    file_bytes_max: int = FILE_BYTES_MAX
 
     async def get(self, name: str) -> bytes:
         url = f"{self.url.rstrip('/')}/files/{name}"
         try:
             reply = await self.client.call(
-                "GET", url, deadline_ms=DEADLINE_MS, body_bytes_max=FILE_BYTES_MAX
+                "GET", url, deadline_ms=DEADLINE_MS, body_bytes_max=self.file_bytes_max
             )
         except WireError as error:
             raise Unreachable(self.url, str(error)) from error

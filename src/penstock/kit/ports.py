@@ -63,6 +63,16 @@ class Delivery:
     ack: Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a consumer group stands. Events are numbered as they are stored, from 1: the newest one
+    is `stored`, and the group has acknowledged all up to `settled`.
+    """
+
+    stored: int
+    settled: int
+
+
 class Events(Protocol):
     """Durable events: stored on publish, delivered at least once to each consumer group, in order."""
 
@@ -72,6 +82,10 @@ class Events(Protocol):
 
     def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
         """Events of `subject` (may end in `.>`) for this durable group, from where it left off."""
+        ...
+
+    async def progress(self, subject: str, *, group: str) -> Progress:
+        """How far the group of a `consume` has come, redeliveries included. Raises BusDown."""
         ...
 
 

@@ -31,6 +31,7 @@ GROUP = "ledger"
 BATCH_MAX = 128
 QUEUE_MAX = 256
 QUIET_WAIT_MS = 250
+PROGRESS_DEADLINE_MS = 2_000
 STORE_RETRY_MS = 500
 # Checking signatures holds the loop; others get their turn after this many events.
 CHECKED_BETWEEN_TURNS_MAX = 8
@@ -42,7 +43,10 @@ _log = events("ledger")
 class Consumer:
     """Takes in what gateways and the market say.
 
-    `quiet_ms` is the last moment at which nothing was left to take in; -1 before the first.
+    `quiet_ms`: all that was on the bus at this moment has been taken in; -1 before the first. What
+    was delivered and not acknowledged (to a former life of this ledger, say) counts as not taken
+    in. While the bus is away gateways keep what they have to say, so after each outage the moment
+    stands still for the claims' grace: they get that long to say it.
     """
 
     bus: Events
@@ -51,6 +55,10 @@ class Consumer:
     clock: Clock
     metrics: Metrics
     quiet_ms: int = -1
+    _aim: tuple[int, int] = (-1, -1)
+    """(an event's number, when it was the newest)."""
+    _heard_again_ms: int = -1
+    """When the bus was last found away, and the grace after it."""
     _queue: asyncio.Queue[Delivery] = field(
         default_factory=lambda: asyncio.Queue(maxsize=QUEUE_MAX)
     )
@@ -61,6 +69,7 @@ class Consumer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pump(self._queue), name="ledger-pump")
             group.create_task(self._work(self._queue), name="ledger-intake")
+            group.create_task(self._measure(), name="ledger-progress")
 
     async def _pump(self, queue: asyncio.Queue[Delivery]) -> None:
         async for delivery in self.bus.consume(SUBJECT, group=GROUP):
@@ -68,15 +77,33 @@ class Consumer:
 
     async def _work(self, queue: asyncio.Queue[Delivery]) -> None:
         while True:
-            try:
-                async with asyncio.timeout(QUIET_WAIT_MS / 1000):
-                    batch = [await queue.get()]
-            except TimeoutError:
-                self.quiet_ms = self.clock.now_ms() - QUIET_WAIT_MS
-                continue
+            batch = [await queue.get()]
             while len(batch) < BATCH_MAX and not queue.empty():
                 batch.append(queue.get_nowait())
             await self.take(batch)
+
+    async def _measure(self) -> None:
+        while True:
+            await self.measure()
+            await asyncio.sleep(QUIET_WAIT_MS / 1000)
+
+    async def measure(self) -> None:
+        """Move `quiet_ms` on if what was stored when it was last measured has been taken in."""
+        asked_ms = self.clock.now_ms()
+        try:
+            async with asyncio.timeout(PROGRESS_DEADLINE_MS / 1000):
+                progress = await self.bus.progress(SUBJECT, group=GROUP)
+        except (BusDown, TimeoutError):
+            grace_ms = self.writer.params.claim_grace_ms
+            self._heard_again_ms = self.clock.now_ms() + grace_ms
+            return
+        now_stored = (progress.stored, asked_ms)
+        for number, at_ms in (self._aim, now_stored):
+            if progress.settled >= number and at_ms >= self._heard_again_ms:
+                self.quiet_ms = max(self.quiet_ms, at_ms)
+        # A bus that lost its disk counts from the beginning again.
+        if progress.settled >= self._aim[0] or progress.stored < self._aim[0]:
+            self._aim = now_stored
 
     async def take(self, batch: Sequence[Delivery]) -> None:
         """Take in one batch and acknowledge it. Waits while the store is down."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Clock, DiskFull, Files
+from penstock.kit.ports import Clock, DiskFull, Files, StoreDown
 from penstock.ledger.consumer import Consumer
 from penstock.ledger.leases import expired_before_ms
 from penstock.ledger.notary import Notary
@@ -63,7 +63,12 @@ class Upkeep:
         """Until cancelled."""
         tick_ms = min(TICK_MS_MAX, self.writer.params.epoch_ms // TICKS_PER_EPOCH)
         while True:
-            await self.step()
+            try:
+                await self.step()
+            except StoreDown as error:
+                # No crash: what is due stays due, and the next tick does it.
+                _log.warning("store.down", why=str(error))
+                self.metrics.count("ledger_store_down_total")
             await asyncio.sleep(tick_ms / 1000)
 
     async def step(self) -> None:

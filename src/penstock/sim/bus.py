@@ -21,7 +21,7 @@ from penstock.kit.bus_names import (
     is_below,
     is_match,
 )
-from penstock.kit.ports import Answer, BusDown, Delivery
+from penstock.kit.ports import Answer, BusDown, Delivery, Progress
 from penstock.kit.questions import Question, answering, question_queue
 
 DUPLICATE_WINDOW_S = 120
@@ -134,6 +134,19 @@ class MemoryBus:
                 await pulse.wait()
             else:
                 yield self._deliver(place, event)
+
+    async def progress(self, subject: str, *, group: str) -> Progress:
+        """How far the group has come. Raises BusDown."""
+        await self._reach()
+        place = self._groups.get((check_group(group), check_pattern(subject)))
+        waiting = [] if place is None else list(place.attempts)
+        first_new = 0 if place is None else place.next_number
+        waiting += [
+            event.number
+            for event in self._events
+            if event.number >= first_new and is_match(subject, event.subject)
+        ]
+        return Progress(self._published, min(waiting, default=self._published))
 
     async def put(self, key: str, value: bytes) -> None:
         """Set `key`; an empty value removes it. Raises BusDown."""

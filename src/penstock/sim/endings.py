@@ -8,6 +8,7 @@ from random import Random
 
 from penstock.client.audit import Auditor
 from penstock.client.errors import ClientError, NotPublished
+from penstock.kit.keys import verify_raw
 from penstock.kit.ports import Files
 from penstock.ledger.state import Logged
 from penstock.sim.checks import BookChecks
@@ -169,8 +170,8 @@ class Endings:
         auditor = Auditor(
             source=FilesSource(ground.files),
             verify=ground.keyring.verify,
-            verify_raw=ground.keyring.verify_raw,
-            log_key=ground.key("ledger").identity,
+            verify_raw=verify_raw,
+            log_key=ground.keyring.log_key().identity,
         )
         for epoch in sorted(chosen):
             try:

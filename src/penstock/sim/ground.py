@@ -100,7 +100,7 @@ def _charter(cast: Cast, keyring: Keyring, params: Params) -> Signed:
         network=params.network,
         params_digest=params_digest(params),
         operator=operator.identity,
-        ledger=keyring.key("ledger").identity,
+        ledger=keyring.log_key().identity,
         market=keyring.key("market").identity,
         gateways=tuple(keyring.key(name).identity for name in cast.gateways),
         seats=tuple(Seat(keyring.key(name).identity, stake=100) for name in cast.validators),

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 from penstock.kit.errors import WireError
-from penstock.kit.problem import problem
+from penstock.kit.wire.problem import problem
 from penstock.kit.sse import EventSplitter, comment, parse_comment
 from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import Request, Response, Stream

@@ -1,18 +1,19 @@
 """The toy signature scheme of a world: one secret for all, so a signature costs a microsecond.
 
 Whoever holds the `Keyring` could sign for anybody; the simulated adversaries do not hold it, they
-only ever get their own `ToyKey`. No production verifier knows the scheme (`spec/keys.py`).
+only ever get their own `ToyKey`. No production verifier knows the scheme (`spec/keys.py`). The log's
+key is a real one: the notes it signs are ed25519 by their format, and there are few of them.
 """
 
 import hmac
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from penstock.kit import keys
+
 SCHEME = "toy"
 PUBLIC_BYTES = 8
 SIGNATURE_BYTES = 16
-# A note is signed as it is, a message by its digest: two uses, two personalities of the hash.
-_DIGESTS, _NOTES = b"digests", b"notes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,45 +24,33 @@ class Keyring:
 
     def key(self, name: str) -> "ToyKey":
         """The key of that name; the same name gives the same key."""
-        public = blake2b(name.encode(), key=self.secret, digest_size=PUBLIC_BYTES).digest()
-        return ToyKey(keyring=self, public_key=public)
+        public = blake2b(name.encode(), key=self.secret, digest_size=PUBLIC_BYTES)
+        return ToyKey(keyring=self, identity=f"{SCHEME}:{public.hexdigest()}")
+
+    def log_key(self) -> keys.Ed25519Key:
+        """The key of the world's log."""
+        return keys.Ed25519Key(blake2b(b"log", key=self.secret, digest_size=keys.SEED_BYTES).digest())
 
     def verify(self, identity: str, digest: bytes, signature: str) -> bool:
         """The Verify port."""
-        scheme, _, public = identity.partition(":")
-        if scheme != SCHEME:
-            return False
-        expected = self.tag(public.encode(), digest, use=_DIGESTS).hex()
-        return hmac.compare_digest(expected, signature)
+        if not identity.startswith(f"{SCHEME}:"):
+            return keys.verify(identity, digest, signature)
+        return hmac.compare_digest(self.signature(identity, digest), signature)
 
-    def verify_raw(self, public_key: bytes, message: bytes, signature: bytes) -> bool:
-        """The check of a note's signature line."""
-        expected = self.tag(public_key.hex().encode(), message, use=_NOTES)
-        return hmac.compare_digest(expected, signature)
-
-    def tag(self, public: bytes, message: bytes, *, use: bytes) -> bytes:
+    def signature(self, identity: str, digest: bytes) -> str:
         """What only the holder of the secret can compute."""
-        state = blake2b(public, key=self.secret, digest_size=SIGNATURE_BYTES, person=use)
-        state.update(message)
-        return state.digest()
+        state = blake2b(identity.encode(), key=self.secret, digest_size=SIGNATURE_BYTES)
+        state.update(digest)
+        return state.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class ToyKey:
-    """Implements the Sign port, and signs notes as a log's key does."""
+    """Implements the Sign port. `identity` is `toy:<16 hex>`."""
 
     keyring: Keyring
-    public_key: bytes
-
-    @property
-    def identity(self) -> str:
-        """`toy:<16 hex>`."""
-        return f"{SCHEME}:{self.public_key.hex()}"
+    identity: str
 
     def sign(self, digest: bytes) -> str:
         """Sign a digest; lower-case hex."""
-        return self.keyring.tag(self.public_key.hex().encode(), digest, use=_DIGESTS).hex()
-
-    def sign_raw(self, message: bytes) -> bytes:
-        """Sign a note's text."""
-        return self.keyring.tag(self.public_key.hex().encode(), message, use=_NOTES)
+        return self.keyring.signature(self.identity, digest)

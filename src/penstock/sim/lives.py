@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from random import Random
 
-from penstock.kit.ports import Answer, BusDown, Delivery, Files, StoreDown
+from penstock.kit.ports import Answer, BusDown, Delivery, Files, Progress, StoreDown
 from penstock.ledger.state import Batch, EntryKey, EpochState, Logged, View, Wanted
 from penstock.market.ports import Chute, EpochWords
 from penstock.sim.bus import MemoryBus
@@ -48,6 +48,11 @@ class LifeBus:
     def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
         """Events of the durable group."""
         return self._bus.consume(subject, group=group)
+
+    async def progress(self, subject: str, *, group: str) -> Progress:
+        """Raises BusDown."""
+        self._check()
+        return await self._bus.progress(subject, group=group)
 
     async def put(self, key: str, value: bytes) -> None:
         """Raises BusDown."""

@@ -79,7 +79,7 @@ class Operator:
             store=LifeStore(ground.ledger_store, ground.database, life),
             bus=LifeBus(ground.bus, life),
             files=LifeFiles(ground.files, life),
-            key=ground.key("ledger"),
+            key=ground.keyring.log_key(),
             verify=ground.keyring.verify,
             clock=ground.clock,
             entropy=ground.chance.entropy(f"ledger/{life.number}"),

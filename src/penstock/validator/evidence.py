@@ -13,11 +13,11 @@ from penstock.spec.entries import BUCKET_MAX, Row
 from penstock.spec.evidence import Evidence, Median, Served, Work, sum_rolls
 from penstock.spec.messages import Roll
 
-CONFIG = {
-    "threads": "1",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "enable_external_access": "false",
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "enable_external_access": False,
 }
 
 WORKS = """
@@ -83,7 +83,9 @@ class Columns:
         )
 
 
-def gather_tables(tables: Sequence[Any], rolls: Iterable[Roll], *, failed: Iterable[str]) -> Evidence:
+def gather_tables(
+    tables: Sequence[Any], rolls: Iterable[Roll], *, failed: Iterable[str]
+) -> Evidence:
     """Evidence of a window from the tables of its epochs, equal to the law's."""
     import duckdb
     import pyarrow as pa

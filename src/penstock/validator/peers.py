@@ -1,7 +1,7 @@
 """The market and the ledger as a validator calls them: JSON over HTTP, errors as classes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -61,13 +61,14 @@ class Facts:
 class Market:
     """The market at `url`. Methods raise PeerDown or PeerRefused."""
 
+    name: ClassVar[str] = "market"
     http: HttpClient
     url: str
     deadline_ms: int
 
     async def facts(self, *, operator: str, verify: Verify) -> Facts:
         """The charter, signed by its operator (by this one, unless ""). Raises StartRefused too."""
-        answer = await _ask(self, "market", ("GET", "/v1/info"))
+        answer = await _ask(self, "GET", "/v1/info")
         try:
             signed = parse_signed(answer.get("charter"))
             charter = open_signed(Charter, signed, kind="charter", verify=verify)
@@ -90,7 +91,7 @@ class Market:
 
     async def probeable(self, verify: Verify) -> tuple[Probeable, ...]:
         """The chutes that are being served, in the order of their ids."""
-        answer = await _ask(self, "market", ("GET", "/v1/chutes"))
+        answer = await _ask(self, "GET", "/v1/chutes")
         try:
             listed = msgspec.convert(answer, _Chutes).chutes[:CHUTES_MAX]
         except msgspec.ValidationError as error:
@@ -103,13 +104,14 @@ class Market:
 class Ledger:
     """The ledger at `url`. Methods raise PeerDown or PeerRefused."""
 
+    name: ClassVar[str] = "ledger"
     http: HttpClient
     url: str
     deadline_ms: int
 
     async def progress(self) -> Progress:
         """Which epochs are closed and settled."""
-        answer = await _ask(self, "ledger", ("GET", "/v1/epochs"))
+        answer = await _ask(self, "GET", "/v1/epochs")
         try:
             return msgspec.convert(answer, Progress)
         except msgspec.ValidationError as error:
@@ -118,7 +120,7 @@ class Ledger:
     async def has_logged(self, order_id: str) -> bool:
         """Whether the order's record is in the log."""
         try:
-            await _ask(self, "ledger", ("GET", f"/v1/receipts/{order_id}"))
+            await _ask(self, "GET", f"/v1/receipts/{order_id}")
         except PeerRefused as error:
             if error.status == 404:
                 return False
@@ -127,11 +129,11 @@ class Ledger:
 
     async def report(self, signed: Signed) -> None:
         """Hand in a report; handing in the same one again changes nothing."""
-        await _ask(self, "ledger", ("POST", "/v1/reports"), _encode(to_plain(signed)))
+        await _ask(self, "POST", "/v1/reports", body=_encode(to_plain(signed)))
 
     async def verdict(self, signed: Signed) -> None:
         """Hand in a verdict."""
-        await _ask(self, "ledger", ("POST", "/v1/verdicts"), _encode(to_plain(signed)))
+        await _ask(self, "POST", "/v1/verdicts", body=_encode(to_plain(signed)))
 
 
 def _probeable(listed: _Chute, verify: Verify) -> Probeable | None:
@@ -147,10 +149,10 @@ def _probeable(listed: _Chute, verify: Verify) -> Probeable | None:
 
 
 async def _ask(
-    peer: Market | Ledger, name: str, request: tuple[str, str], body: bytes = b""
+    peer: Market | Ledger, method: str, path: str, *, body: bytes = b""
 ) -> dict[str, Any]:
-    """One question (method, path). Raises PeerDown, PeerRefused."""
-    method, path = request
+    """One question. Raises PeerDown, PeerRefused."""
+    name = peer.name
     try:
         reply = await peer.http.call(
             method,

@@ -62,9 +62,7 @@ def plan_probes(
     order = [chutes[index % len(chutes)] for index in range(count)]
     rng.shuffle(order)
     moments = sorted(rng.randrange(max(1, span_ms)) for _ in range(count))
-    return [
-        _probe(rng, chute, after_ms) for chute, after_ms in zip(order, moments, strict=True)
-    ]
+    return [_probe(rng, chute, after_ms) for chute, after_ms in zip(order, moments, strict=True)]
 
 
 def _probe(rng: random.Random, chute: Probeable, after_ms: int) -> Probe:

@@ -13,7 +13,7 @@ from penstock.gateway.demand import Demand
 from penstock.gateway.errors import BooksBehind
 from penstock.gateway.records import Recorder
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, Delivery
+from penstock.kit.ports import BusDown, Delivery, Progress
 from penstock.kit.tasks import Scope
 from penstock.sim.bus import MemoryBus
 from penstock.sim.loop import VirtualLoop, run
@@ -35,6 +35,9 @@ class Stubborn:
         self.taken.append((subject, json.loads(data), event_id))
 
     def consume(self, subject: str, *, group: str) -> AsyncIterator[Delivery]:
+        raise NotImplementedError
+
+    async def progress(self, subject: str, *, group: str) -> Progress:
         raise NotImplementedError
 
 

@@ -95,6 +95,7 @@ class World:
     bus: MemoryBus = field(default_factory=MemoryBus)
     charter: Signed = field(default_factory=charter)
     acked: list[str] = field(default_factory=list)
+    rng: Random = field(default_factory=lambda: Random(5))
     ledger: Ledger = field(init=False)
 
     async def start(self) -> "World":
@@ -108,7 +109,7 @@ class World:
             key=LOG_KEY,
             verify=either_verify,
             clock=self.clock,
-            entropy=Random(5).randbytes,
+            entropy=self.rng.randbytes,
             metrics=Metrics(),
         )
         await self.ledger.start()

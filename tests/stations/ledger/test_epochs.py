@@ -8,18 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
-from penstock.client.audit import Auditor
-from penstock.client.errors import NotPublished
-from penstock.kit.keys import verify_raw
-from penstock.spec.canon import from_plain, parse
-from penstock.spec.entries import Close, EntryKind, parse_leaf
-from penstock.spec.evidence import evidence_digest, gather
-from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
-from penstock.spec.log import Frontier, check_inclusion, leaf_hash
-from penstock.spec.messages import Charter, Report, Seat, Settlement, Verdict
-from penstock.spec.notes import parse_note, verify_checkpoint
-from penstock.spec.scoring import score as score_all
 from tests.makers import GATEWAY, MINER, ToyKey, make_countersign, make_order, make_receipt
 from tests.stations.ledger.makers_ledger import (
     BIG_DISK,
@@ -40,7 +28,19 @@ from tests.stations.ledger.makers_ledger import (
     record_event,
     score,
 )
+
+from penstock.client.audit import Auditor
+from penstock.client.errors import NotPublished
+from penstock.kit.keys import verify_raw
+from penstock.spec.canon import from_plain, parse
+from penstock.spec.entries import Close, EntryKind, parse_leaf
+from penstock.spec.evidence import evidence_digest, gather
+from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
+from penstock.spec.log import Frontier, check_inclusion, leaf_hash
+from penstock.spec.messages import Charter, Report, Seat, Settlement, Verdict
+from penstock.spec.notes import parse_note, verify_checkpoint
 from penstock.spec.receipts import Record
+from penstock.spec.scoring import score as score_all
 
 OTHER_MINER = "toy:" + "2" * 16
 
@@ -297,9 +297,7 @@ class TestDiskFull:
         await world.step()
         assert len(await auditor(world).window(number)) == 1
 
-    async def test_validators_have_their_time_after_the_files_are_there(
-        self, world: World
-    ) -> None:
+    async def test_validators_have_their_time_after_the_files_are_there(self, world: World) -> None:
         world.files.bytes_max = 0
         number = await worked_epoch(world)
         await world.step(PARAMS.report_deadline_ms * 2)

@@ -29,6 +29,7 @@ from penstock.sim.stores_ledger import MemoryLedgerStore
 from penstock.spec.books import pool_part
 from penstock.spec.canon import to_plain
 from penstock.spec.entries import EntryKind, parse_leaf
+from penstock.spec.errors import Overdraft
 from penstock.spec.keys import Signed, sign
 from penstock.spec.messages import Roll, Targets, chute_id
 from penstock.spec.pricing import split_charge
@@ -169,7 +170,9 @@ class TestTheOperatorPays:
     async def test_the_epochs_pool_is_the_sum_of_the_rows_pool_parts(self, world: World) -> None:
         lease = await world.leased()
         await world.take(
-            record_event(record(1), lease_id=lease), record_event(record(2)), record_event(unseen(3))
+            record_event(record(1), lease_id=lease),
+            record_event(record(2)),
+            record_event(unseen(3)),
         )
         entries = await world.store.entries(0, count=100)
         rows = [one.row for one in entries if one.row is not None]
@@ -416,3 +419,20 @@ class TestCrashes:
         await world.start()
         assert await world.everyone() == before
         assert (await kinds(world)) == ["charter", "record"]
+
+    async def test_a_record_that_the_books_refuse_is_left_out_alone(self) -> None:
+        world = await World(store=RefusingStore()).start()
+        lease = await world.leased()
+        await world.take(*(record_event(record(n), lease_id=lease) for n in range(4)))
+        assert (await world.everyone())["payer"] == USD - 3 * CHARGE
+        assert world.rejected("books") == 1
+        assert len(world.acked) == 4
+
+
+class RefusingStore(MemoryLedgerStore):
+    """A store whose books do not take order 2: a bug that must not stop the others."""
+
+    async def apply(self, batch: Batch) -> None:
+        if any(one.entry_id == order_id(2) for one in batch.entries):
+            raise Overdraft(account="payer/ann", short_nano=1)
+        await super().apply(batch)

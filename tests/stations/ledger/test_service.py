@@ -6,20 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
-from penstock.kit.keys import verify_raw
-from penstock.kit.ports import StoreDown
-from penstock.ledger.intake import record_leaf
-from penstock.ledger.notary import Notary, frontier_keys, proof_keys
-from penstock.ledger.state import View, Wanted
-from penstock.sim.stores_ledger import MemoryLedgerStore
-from penstock.spec.canon import to_plain
-from penstock.spec.entries import Entry, EntryKind, leaf_bytes
-from penstock.spec.errors import BadProof
-from penstock.spec.keys import Signed, sign
-from penstock.spec.log import Frontier, check_inclusion, leaf_hash
-from penstock.spec.notes import parse_note, verify_checkpoint
-from penstock.spec.receipts import parse_record
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.makers import GATEWAY, MINER, ToyKey
@@ -38,6 +24,20 @@ from tests.stations.ledger.makers_ledger import (
     record_event,
     word_event,
 )
+
+from penstock.kit.keys import verify_raw
+from penstock.kit.ports import StoreDown
+from penstock.ledger.intake import record_leaf
+from penstock.ledger.notary import Notary, frontier_keys, proof_keys
+from penstock.ledger.state import View, Wanted
+from penstock.sim.stores_ledger import MemoryLedgerStore
+from penstock.spec.canon import to_plain
+from penstock.spec.entries import Entry, EntryKind, leaf_bytes
+from penstock.spec.errors import BadProof
+from penstock.spec.keys import Signed, sign
+from penstock.spec.log import Frontier, check_inclusion, leaf_hash
+from penstock.spec.notes import parse_note, verify_checkpoint
+from penstock.spec.receipts import parse_record
 
 DEADLINE_S = 60
 BEARER = f"Bearer {KEY}"
@@ -291,8 +291,10 @@ class TestRunning:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text("abcxyzABC_09", max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abcxyzABC_09", max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -348,8 +350,9 @@ async def test_epochs_tell_where_the_market_stands(world: World) -> None:
 
 
 async def test_a_manifest_of_the_bus_is_in_the_published_segment(world: World) -> None:
-    from penstock.spec.messages import chute_id
     from tests.makers import MANIFEST, OWNER
+
+    from penstock.spec.messages import chute_id
 
     event = word_event("manifest", chute_id(MANIFEST), sign("manifest", MANIFEST, OWNER))
     await world.take(event)

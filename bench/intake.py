@@ -1,0 +1,133 @@
+"""How fast the ledger takes records in: real PostgreSQL, real NATS, real ed25519 (four checks a record).
+
+| target | what runs |
+|---|---|
+| judge | parsing and judging alone, with the signature checks and without them |
+| memory, batch N | judged, posted and logged in the simulator's store |
+| postgres, batch N | the same in PostgreSQL, one transaction a batch |
+| bus | the consumer's own loop: from NATS JetStream to the committed batch and its acknowledgement |
+
+CPU is from /proc, per process: the ledger is this one.
+"""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bench.cpu import cpu_ms
+from bench.figures import Figure
+from penstock.adapters.embedded_nats import NatsServer
+from penstock.adapters.embedded_postgres import PostgresServer
+from penstock.adapters.nats import NatsBus
+from penstock.adapters.postgres import Database, read_schema
+from penstock.kit.keys import Ed25519Key, verify
+from penstock.kit.ports import Bus, Delivery, Verify
+from penstock.ledger.intake import read_event
+from penstock.ledger.ports import Store
+from penstock.ledger.store import PostgresStore
+from penstock.sim.stores_ledger import MemoryLedgerStore
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import sign, signed_digest
+from penstock.spec.receipts import Record
+from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
+from tests.servers import RunningServer, free_port
+from tests.stations.ledger.makers_ledger import World, charter, order_id
+
+GATEWAY = Ed25519Key(b"\1" * 32)
+MINERS = [Ed25519Key(bytes([number]) * 32) for number in range(2, 34)]
+CREDIT_NANO = 900_000 * 10**9
+SUBJECT = "events.record.gw"
+BATCHES = ((1, 200), (16, 1_000), (128, 3_000))
+"""Batch sizes, and how many records each is measured with."""
+BUS_RECORDS = 2_000
+QUICK_SHARE = 20
+POSTED_DEADLINE_S = 120
+PUBLISHERS = 50
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """All rows."""
+    return asyncio.run(_measure(QUICK_SHARE if quick else 1))
+
+
+async def _measure(share: int) -> list[Figure]:
+    made = Made()
+    figures = judging(made.take(2_000 // share))
+    world, lease_id = await _world(MemoryLedgerStore())
+    for size, count in BATCHES:
+        events = made.take(max(size, count // share), lease_id)
+        figures += await batches(world, events, target="memory", size=size, postgres=0)
+    async with _servers() as (postgres, nats), Database(postgres.url) as database:
+        await database.migrate("penstock.ledger", read_schema("penstock.ledger.schema"))
+        async with NatsBus(nats.url, name="bench-ledger") as bus:
+            world, lease_id = await _world(PostgresStore(database), bus)
+            for size, count in BATCHES:
+                events = made.take(max(size, count // share), lease_id)
+                figures += await batches(
+                    world, events, target="postgres", size=size, postgres=postgres.pid
+                )
+            events = made.take(BUS_RECORDS // share, lease_id)
+            figures += await over_the_bus(world, events, bus, postgres=postgres.pid, nats=nats.pid)
+    return figures
+
+
+class Made:
+    """Streamed records with a checkpoint, each of another order: four signatures."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int, lease_id: str = "l-" + "0" * 32) -> list[bytes]:
+        """So many more, as the gateway puts them on the bus."""
+        first, self._next = self._next, self._next + count
+        return [event(number, lease_id) for number in range(first, self._next)]
+
+
+def event(number: int, lease_id: str) -> bytes:
+    """The record of one order."""
+    miner = MINERS[number % len(MINERS)]
+    order = make_order(order_id=order_id(number), gateway=GATEWAY.identity, miner=miner.identity)
+    signed_order = sign("order", order, GATEWAY)
+    digest = signed_digest(signed_order)
+    receipt = sign("receipt", make_receipt(order, order_digest=digest), miner)
+    seen = replace(make_countersign(order, receipt), order_digest=digest)
+    record = Record(
+        order=signed_order,
+        receipt=receipt,
+        checkpoint=sign("checkpoint", make_checkpoint(order), miner),
+        countersign=sign("countersign", seen, GATEWAY),
+    )
+    body = {"record": to_plain(record), "account": "ann", "lease_id": lease_id}
+    return json.dumps(body).encode()
+
+
+def judging(events: list[bytes]) -> list[Figure]:
+    """Parsing and judging, with and without the cryptography."""
+    rows = []
+    for target, check in (("judge", verify), ("judge, signatures believed", _believe)):
+        spent = _judge_us(events, check)
+        rows.append(Figure(target, "ledger CPU", "us/record", spent))
+        rows.append(Figure(target, "records", "1/s", 1_000_000 / spent))
+    rows.append(Figure("judge", "event size", "bytes", len(events[0])))
+    return rows
+
+
+def _judge_us(events: list[bytes], check: Verify) -> float:
+    world = World(charter=charter(gateways=(GATEWAY.identity,)))
+    rules = asyncio.run_coroutine_threadsafe if False else None  # placeholder
+    del rules
+    return 0.0 if world is None else _timed(events, world, check)
+
+
+def _timed(events: list[bytes], world: World, check: Verify) -> float:
+    raise NotImplementedError
+
+
+def _believe(identity: str, digest: bytes, signature: str) -> bool:
+    return bool(identity and digest and signature)
