@@ -27,17 +27,18 @@ from penstock.adapters.embedded_postgres import PostgresServer
 from penstock.adapters.nats import NatsBus
 from penstock.adapters.postgres import Database, read_schema
 from penstock.kit.keys import Ed25519Key, verify
-from penstock.kit.ports import Bus, Delivery, Verify
-from penstock.ledger.intake import read_event
+from penstock.kit.ports import Bus, Verify
+from penstock.ledger.intake import Rules, read_event
 from penstock.ledger.ports import Store
 from penstock.ledger.store import PostgresStore
 from penstock.sim.stores_ledger import MemoryLedgerStore
-from penstock.spec.canon import to_plain
+from penstock.spec.canon import from_plain, to_plain
 from penstock.spec.keys import sign, signed_digest
+from penstock.spec.messages import Charter
 from penstock.spec.receipts import Record
 from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
 from tests.servers import RunningServer, free_port
-from tests.stations.ledger.makers_ledger import World, charter, order_id
+from tests.stations.ledger.makers_ledger import PARAMS, World, charter, order_id
 
 GATEWAY = Ed25519Key(b"\1" * 32)
 MINERS = [Ed25519Key(bytes([number]) * 32) for number in range(2, 34)]
@@ -119,15 +120,111 @@ def judging(events: list[bytes]) -> list[Figure]:
 
 
 def _judge_us(events: list[bytes], check: Verify) -> float:
-    world = World(charter=charter(gateways=(GATEWAY.identity,)))
-    rules = asyncio.run_coroutine_threadsafe if False else None  # placeholder
-    del rules
-    return 0.0 if world is None else _timed(events, world, check)
-
-
-def _timed(events: list[bytes], world: World, check: Verify) -> float:
-    raise NotImplementedError
+    """CPU microseconds of this process per record."""
+    said = from_plain(Charter, charter(gateways=(GATEWAY.identity,)).body)
+    rules = Rules(charter=said, params=PARAMS, verify=check)
+    before = time.process_time()
+    for data in events:
+        read_event(SUBJECT, data, rules)
+    return (time.process_time() - before) * 1_000_000 / len(events)
 
 
 def _believe(identity: str, digest: bytes, signature: str) -> bool:
     return bool(identity and digest and signature)
+
+
+async def batches(
+    world: World, events: list[bytes], *, target: str, size: int, postgres: int
+) -> list[Figure]:
+    """Take the events in, so many at a time, in batches as large as asked for."""
+    deliveries = [world.delivery(SUBJECT, data) for data in events]
+    posted = world.fate("posted")
+    meter = Meter(len(events), {"postgres": postgres})
+    for start in range(0, len(events), size):
+        await world.ledger.consumer.take(deliveries[start : start + size])
+    figures = meter.figures(f"{target}, batch {size}")
+    assert world.fate("posted") - posted == len(events), "every record is paid by its lease"
+    return figures
+
+
+async def over_the_bus(
+    world: World, events: list[bytes], bus: Bus, *, postgres: int, nats: int
+) -> list[Figure]:
+    """Publish all, then let the ledger's own loop take them in until all are posted."""
+    posted = world.fate("posted") + len(events)
+    queue = list(enumerate(events))
+
+    async def publish() -> None:
+        while queue:
+            number, data = queue.pop()
+            await bus.publish(SUBJECT, data, event_id=f"bench-{number}")
+
+    meter = Meter(len(events), {"nats": nats})
+    async with asyncio.TaskGroup() as group:
+        for _ in range(PUBLISHERS):
+            group.create_task(publish())
+    figures = meter.figures("bus, publishing")
+    meter = Meter(len(events), {"postgres": postgres, "nats": nats})
+    taking = asyncio.create_task(world.ledger.consumer.run())
+    async with asyncio.timeout(POSTED_DEADLINE_S):
+        while world.fate("posted") < posted:  # noqa: ASYNC110 - the ledger has no such event
+            await asyncio.sleep(0.005)
+    figures += meter.figures("bus, taking in")
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    return figures
+
+
+class Meter:
+    """Wall time and CPU from its making on. A process id of 0 is a process that is not there."""
+
+    def __init__(self, count: int, pids: dict[str, int]) -> None:
+        self._count = count
+        self._pids = {"ledger": os.getpid()} | {name: pid for name, pid in pids.items() if pid}
+        self._before = {name: self._cpu_ms(name) for name in self._pids}
+        self._started = time.perf_counter()
+
+    def figures(self, target: str) -> list[Figure]:
+        """Rates since then."""
+        wall_s = time.perf_counter() - self._started
+        used = {name: self._cpu_ms(name) - self._before[name] for name in self._pids}
+        spent = [
+            Figure(target, f"{name} CPU", "us/record", ms * 1000 / self._count)
+            for name, ms in used.items()
+        ]
+        return [Figure(target, "records", "1/s", self._count / wall_s), *spent]
+
+    def _cpu_ms(self, name: str) -> float:
+        return cpu_ms(self._pids[name], with_children=name == "postgres")
+
+
+async def _world(store: Store, bus: Bus | None = None) -> tuple[World, str]:
+    """A ledger with a rich account and a lease on it."""
+    world = World(store=store, charter=charter(gateways=(GATEWAY.identity,)))
+    if bus is not None:
+        world.bus = bus  # type: ignore[assignment]  # the field is narrower than the port it needs
+    await world.start()
+    await world.fund(CREDIT_NANO)
+    lease = await world.lease(CREDIT_NANO // 2, gateway=GATEWAY.identity)
+    world.ledger.verify = verify  # the opening was signed by a toy key; records are by real ones
+    return world, str(lease["lease_id"])
+
+
+@asynccontextmanager
+async def _servers() -> AsyncIterator[tuple[RunningServer, RunningServer]]:
+    """A PostgreSQL and a NATS of our own in a fresh folder."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+        Path(folder).chmod(0o755)  # PostgreSQL may run as another user
+        servers = [
+            RunningServer(PostgresServer(Path(folder) / "postgres", free_port())),
+            RunningServer(NatsServer(Path(folder) / "nats", free_port())),
+        ]
+        running: list[RunningServer] = []
+        try:
+            for server in servers:
+                await server.start()
+                running.append(server)
+            yield servers[0], servers[1]
+        finally:
+            for server in running:
+                await server.stop()

@@ -107,7 +107,8 @@ class RunningMarket:
         self, condition: Callable[[], Any], what: str, deadline_s: int = STEP_DEADLINE_S
     ) -> Any:
         """Wait for something to become true; its value. The deadline only ends a hopeless test."""
-        for _ in range(int(deadline_s / CHECK_EVERY_S)):
+        end_s = time.monotonic() + deadline_s
+        while time.monotonic() < end_s:
             try:
                 found = condition()
             except httpx.HTTPError:

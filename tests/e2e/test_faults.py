@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.drill import Drill, engine_of
 from tests.e2e.market import RunningMarket, running_market
 
-LEASE_IDLE_MS = 2_000
+LEASE_IDLE_MS = 500
 
 
 def overrides(home: Path, station: str, values: dict[str, object]) -> None:
@@ -58,7 +58,7 @@ def test_a_killed_engine_is_started_again_by_its_miner(drill: Drill) -> None:
     drill.run(
         "engine of miner-1",
         lambda: os.kill(old, signal.SIGKILL),
-        wait_back=lambda: engine_of(miner) not in {0, old} and serving(market) == 2,
+        wait_back=lambda: engine_of(miner) not in {0, old} and serving(market) >= 2,
     )
     assert market.pid("miner-1") == miner, "only the engine was started again"
 

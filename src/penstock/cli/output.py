@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from penstock.spec.units import NANO_PER_USD
 
+PIPE_COLUMNS = 160
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -22,11 +23,16 @@ def json_option(command: F) -> F:
 
 def console() -> Console:
     """Plain when not a terminal or when NO_COLOR is set (rich reads it itself)."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=_width(sys.stdout))
 
 
 def error_console() -> Console:
-    return Console(highlight=False, soft_wrap=True, stderr=True)
+    return Console(highlight=False, soft_wrap=True, stderr=True, width=_width(sys.stderr))
+
+
+def _width(stream: TextIO) -> int | None:
+    """A pipe has no width: tables are printed wide enough not to be folded there."""
+    return None if stream.isatty() else PIPE_COLUMNS
 
 
 def print_json(value: object) -> None:
@@ -42,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(columns):
         numeric = all(isinstance(row[index], int) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console().print(table)

@@ -172,7 +172,7 @@ def _people(rng: Random) -> tuple[PersonPart, ...]:
             habit=habit,
             # A few cents in the end; a poor one can pay for some answers and then for none.
             credit_nano=rng.randint(15_000, 400_000) if habit is Habit.POOR else 10**12,
-            pause_ms=rng.choice([1_500, 3_000, 6_000]),
+            pause_ms=rng.choice([3_000, 5_000, 9_000]),
         )
         for index, habit in enumerate(habits)
     )

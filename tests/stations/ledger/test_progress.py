@@ -36,7 +36,7 @@ async def test_what_a_former_life_did_not_acknowledge_is_not_taken_in() -> None:
         await consumer.measure()
         assert consumer.quiet_ms == -1, "nothing more is to be delivered, but one is outstanding"
         await consumer.take([delivery])
-    here.clock.advance(10)
+    here.clock.pass_ms(10)
     await consumer.measure()
     assert consumer.quiet_ms == here.clock.now_ms()
 
@@ -50,13 +50,13 @@ async def test_it_moves_on_under_a_load_that_never_pauses() -> None:
         await consumer.measure()
         await publish(here, 2)
         await consumer.take([await anext(events)])
-        here.clock.advance(10)
+        here.clock.pass_ms(10)
         second_ms = here.clock.now_ms()
         await consumer.measure()
         assert consumer.quiet_ms == first_ms, "all that was there then has been taken in"
         await publish(here, 3)
         await consumer.take([await anext(events)])
-        here.clock.advance(10)
+        here.clock.pass_ms(10)
         await consumer.measure()
         assert consumer.quiet_ms == second_ms
 
@@ -68,13 +68,13 @@ async def test_after_an_outage_of_the_bus_gateways_get_the_claims_grace() -> Non
     before_ms = here.clock.now_ms()
     assert consumer.quiet_ms == before_ms
     here.bus.down = True
-    here.clock.advance(100_000)
+    here.clock.pass_ms(100_000)
     await consumer.measure()
     here.bus.down = False
-    here.clock.advance(grace_ms - 1)
+    here.clock.pass_ms(grace_ms - 1)
     await consumer.measure()
     assert consumer.quiet_ms == before_ms, "what gateways kept back may still come"
-    here.clock.advance(1)
+    here.clock.pass_ms(1)
     await consumer.measure()
     assert consumer.quiet_ms == here.clock.now_ms()
 
@@ -94,6 +94,6 @@ async def test_a_bus_that_lost_its_disk_is_measured_from_its_new_beginning() -> 
         async with aclosing(fresh.consume(SUBJECT, group=GROUP)) as events:
             await consumer.take([await anext(events)])
         await fresh.publish("events.record.gw", b"junk", event_id="newer")
-        here.clock.advance(10)
+        here.clock.pass_ms(10)
         await consumer.measure()
     assert consumer.quiet_ms == later_ms
