@@ -61,7 +61,7 @@ def process(*arguments: str) -> Iterator[int]:
 
 @contextmanager
 def nginx(home: Path, to_port: int) -> Iterator[tuple[int, int] | None]:
-    """nginx in front of a port, as (process id, port); None where it is not installed."""
+    """Put nginx in front of a port: (process id, port), or None where it is not installed."""
     program = shutil.which("nginx")
     if program is None:
         yield None

@@ -22,6 +22,10 @@ from pathlib import Path
 
 from bench.cpu import cpu_ms
 from bench.figures import Figure
+from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
+from tests.servers import RunningServer, free_port
+from tests.stations.ledger.makers_ledger import PARAMS, World, charter, order_id
+
 from penstock.adapters.embedded_nats import NatsServer
 from penstock.adapters.embedded_postgres import PostgresServer
 from penstock.adapters.nats import NatsBus
@@ -36,9 +40,6 @@ from penstock.spec.canon import from_plain, to_plain
 from penstock.spec.keys import sign, signed_digest
 from penstock.spec.messages import Charter
 from penstock.spec.receipts import Record
-from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
-from tests.servers import RunningServer, free_port
-from tests.stations.ledger.makers_ledger import PARAMS, World, charter, order_id
 
 GATEWAY = Ed25519Key(b"\1" * 32)
 MINERS = [Ed25519Key(bytes([number]) * 32) for number in range(2, 34)]
@@ -213,11 +214,11 @@ async def _world(store: Store, bus: Bus | None = None) -> tuple[World, str]:
 @asynccontextmanager
 async def _servers() -> AsyncIterator[tuple[RunningServer, RunningServer]]:
     """A PostgreSQL and a NATS of our own in a fresh folder."""
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        Path(folder).chmod(0o755)  # PostgreSQL may run as another user
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as name:
+        folder = Path(name)
         servers = [
-            RunningServer(PostgresServer(Path(folder) / "postgres", free_port())),
-            RunningServer(NatsServer(Path(folder) / "nats", free_port())),
+            RunningServer(PostgresServer(folder / "postgres", free_port())),
+            RunningServer(NatsServer(folder / "nats", free_port())),
         ]
         running: list[RunningServer] = []
         try:

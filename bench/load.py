@@ -153,7 +153,9 @@ async def _drive(wish: Wish) -> Seen:
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(wish.connections):
-            group.create_task(_ask_on((parts.hostname or "", parts.port or 80), wish, request, seen=seen))
+            group.create_task(
+                _ask_on((parts.hostname or "", parts.port or 80), wish, request, seen=seen)
+            )
     seen.wall_s = time.perf_counter() - started
     return seen
 

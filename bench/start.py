@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import load
 from bench.figures import ROOT, Figure
 from bench.ground import Ground, free_port, question
+
 from penstock.adapters.engines.llamacpp_worker import WorkerSettings
 from penstock.adapters.engines.model_files import found, gguf_path
 

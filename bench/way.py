@@ -1,6 +1,6 @@
 """The whole way of a request, with everything on, beside the bare engine and two plain relays.
 
-| path | what is between the load and the engine |
+| way | what is between the load and the engine |
 |---|---|
 | bare | nothing |
 | pipe | a byte relay (pipe.py): the least that a Python process can do |
@@ -70,52 +70,54 @@ QUICK = (Case("echo", "whole", SHORT_WORDS, 8), Case("echo", "stream", LONG_WORD
 
 
 def measure(*, quick: bool) -> list[Figure]:
-    """All cases on all paths."""
+    """All cases on all ways."""
     seconds = 0.5 if quick else 3.0
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-        with stage(Path(folder), paced=not quick) as paths:
-            ground = next(one.ground for one in paths["echo"] if one.ground is not None)
-            if not quick:
-                figures += idle(ground)
-            for case in QUICK if quick else CASES:
-                for path in paths[case.engine]:
-                    figures += row(case, path, seconds=seconds)
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder,
+        stage(Path(folder), paced=not quick) as ways,
+    ):
+        ground = next(one.ground for one in ways["echo"] if one.ground is not None)
+        if not quick:
+            figures += idle(ground)
+        for case in QUICK if quick else CASES:
+            for way in ways[case.engine]:
+                figures += row(case, way, seconds=seconds)
     return figures
 
 
 @contextmanager
 def stage(folder: Path, *, paced: bool) -> Iterator[dict[str, list[Way]]]:
-    """The engines, the relays and the market; the paths to each engine."""
+    """The engines, the relays and the market; the ways to each engine."""
     with ExitStack() as stack:
         ground = Ground(folder / "home", free_port())
         ground.up(miners=1)
         stack.callback(ground.down)
         stations = {name: pid for name, pid in ground.pids().items() if name != "market"}
         stations["miner"] = stations.pop("miner-1")
-        paths: dict[str, list[Way]] = {}
+        ways: dict[str, list[Way]] = {}
         for name, token_ms in (("echo", 0), ("paced", PACED_MS))[: 2 if paced else 1]:
             port, relay = free_port(), free_port()
             engine = stack.enter_context(
                 process("bench.engine", str(port), str(token_ms), str(SLOTS))
             )
             pipe = stack.enter_context(process("bench.pipe", str(relay), str(port)))
-            paths[name] = [
+            ways[name] = [
                 Way("bare", f"http://127.0.0.1:{port}", {"engine": engine}),
                 Way("pipe", f"http://127.0.0.1:{relay}", {"engine": engine, "relay": pipe}),
             ]
             anchor = stack.enter_context(nginx(folder / f"nginx-{name}", port))
             if anchor is not None:
                 pids = {"engine": engine, "relay": anchor[0]}
-                paths[name].append(Way("nginx", f"http://127.0.0.1:{anchor[1]}", pids))
+                ways[name].append(Way("nginx", f"http://127.0.0.1:{anchor[1]}", pids))
             ground.deploy(name, port, parallel_max=SLOTS)
-            paths[name].append(Way("market", ground.url, {**stations, "engine": engine}, ground))
+            ways[name].append(Way("market", ground.url, {**stations, "engine": engine}, ground))
         worker = ground.worker_pid(stations["miner"])
-        paths["tiny-chat"] = [
+        ways["tiny-chat"] = [
             Way("bare", ground.worker_url(), {"engine": worker}),
             Way("market", ground.url, {**stations, "engine": worker}, ground),
         ]
-        yield paths
+        yield ways
 
 
 def idle(ground: Ground) -> list[Figure]:
@@ -129,13 +131,13 @@ def idle(ground: Ground) -> list[Figure]:
     ]
 
 
-def row(case: Case, path: Way, *, seconds: float) -> list[Figure]:
-    """One case on one path. Raises RuntimeError when a request failed."""
-    _load(case, path, seconds=WARM_S)
-    before = {name: _cpu_ms(name, pid) for name, pid in path.pids.items()}
-    seen = _load(case, path, seconds=seconds)
-    used = {name: _cpu_ms(name, pid) - before[name] for name, pid in path.pids.items()}
-    target = f"{path.name}: {case.name}"
+def row(case: Case, way: Way, *, seconds: float) -> list[Figure]:
+    """One case on one way. Raises RuntimeError when a request failed."""
+    _load(case, way, seconds=WARM_S)
+    before = {name: _cpu_ms(name, pid) for name, pid in way.pids.items()}
+    seen = _load(case, way, seconds=seconds)
+    used = {name: _cpu_ms(name, pid) - before[name] for name, pid in way.pids.items()}
+    target = f"{way.name}: {case.name}"
     figures = [
         Figure(target, "requests", "1/s", seen.requests / seen.wall_s),
         Figure(target, "first byte p50", "ms", seen.first_p50_ms),
@@ -156,12 +158,12 @@ def row(case: Case, path: Way, *, seconds: float) -> list[Figure]:
     return figures
 
 
-def _load(case: Case, path: Way, *, seconds: float) -> load.Seen:
-    """Put load on a path; in a market, until the last record is logged."""
-    taken = records(path.ground) if path.ground is not None else 0
-    key = path.ground.api_key if path.ground is not None else ""
+def _load(case: Case, way: Way, *, seconds: float) -> load.Seen:
+    """Put load on a way; in a market, until the last record is logged."""
+    taken = records(way.ground) if way.ground is not None else 0
+    key = way.ground.api_key if way.ground is not None else ""
     wish = load.Wish(
-        url=f"{path.url}/v1/chat/completions",
+        url=f"{way.url}/v1/chat/completions",
         api_key=key,
         body=case.body(),
         connections=case.connections,
@@ -169,8 +171,8 @@ def _load(case: Case, path: Way, *, seconds: float) -> load.Seen:
     )
     seen = load.run(wish)
     if seen.errors:
-        raise RuntimeError(f"{path.name}: {case.name}: {seen.errors} failed: {seen.first_error}")
-    ground = path.ground
+        raise RuntimeError(f"{way.name}: {case.name}: {seen.errors} failed: {seen.first_error}")
+    ground = way.ground
     if ground is not None:
         wait_for(lambda: records(ground) >= taken + seen.requests, "all records are logged")
     return seen
@@ -180,7 +182,9 @@ def records(ground: Ground) -> int:
     """How many records the ledger has posted since it started."""
     total = 0
     for line in ground.page("ledger", "/metrics").splitlines():
-        if line.startswith(('ledger_arrivals_total{fate="posted"', 'ledger_arrivals_total{fate="op')):
+        if line.startswith(
+            ('ledger_arrivals_total{fate="posted"', 'ledger_arrivals_total{fate="op')
+        ):
             total += int(float(line.rpartition(" ")[2]))
     return total
 

@@ -128,6 +128,7 @@ def make_receipt(order: Order, **changes: Any) -> Receipt:
 def make_checkpoint(order: Order, **changes: Any) -> Checkpoint:
     checkpoint = Checkpoint(
         order_id=order.order_id,
+        order_digest=signed_digest(sign("order", order, GATEWAY)),
         events=4,
         body_bytes=3,
         units=Units(prompt=20, cached=0, completion=4, images=0, audio_ms=0),

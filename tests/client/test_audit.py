@@ -39,7 +39,6 @@ from penstock.spec.canon import canonical, parse
 from penstock.spec.entries import Close
 from penstock.spec.messages import Charter, Report, Settlement
 from penstock.spec.receipts import Record
-from penstock.spec.units import FREE
 
 OUTCOME = f"epochs/{LAST:08d}/outcome.json"
 ABOUT = f"epochs/{LAST:08d}/epoch.json"
@@ -571,13 +570,11 @@ async def test_only_a_validators_verdict_condemns(accuser: ToyKey, *, is_paid: b
 
 
 async def test_numbers_beyond_the_law_are_a_difference_and_no_crash() -> None:
-    """Gateway and miner sign more units than any canonical number can count."""
+    """The market signs more beats than any canonical number can count."""
     log = PublishedLog(Alterations(reporters=()))
     log.add_charter()
-    for name in ("o-1", "o-2"):
-        order = order_for(name, MINERS[0], chute=CHUTES[0], completion=2**52)
-        free = replace(order, price=FREE, charge_max=0)
-        log.add_record(served(free, MINERS[0], total_us=1))
+    endless = presence(MINERS[0], CHUTES[0], beats_seen=2**53 - 1, beats_due=2**53 - 1)
+    log.add_roll([endless, endless])
     await log.close()
     await log.settle(EPOCHS[0])
     with pytest.raises(Difference) as caught:
@@ -586,14 +583,13 @@ async def test_numbers_beyond_the_law_are_a_difference_and_no_crash() -> None:
 
 
 async def test_a_charge_below_zero_is_a_difference_and_no_crash() -> None:
-    log = PublishedLog(Alterations(reporters=(), is_settled=True))
-    log.add_charter()
     order = order_for("o-1", MINERS[0], chute=CHUTES[0])
-    log.add_record(served(replace(order, charge_max=-1_000), MINERS[0], total_us=1))
-    pool, log.pools = log.pools, {}
-    assert pool[EPOCHS[0]] < 0
+    negative = served(replace(order, charge_max=-1_000), MINERS[0], total_us=1)
+    log = PublishedLog(Alterations(reporters=(), record=lambda _: negative))
+    log.add_charter()
+    log.add_record(served(order, MINERS[0], total_us=1))
     await log.close()
     await log.settle(EPOCHS[0])
     with pytest.raises(Difference) as caught:
         await auditor(DictSource(log.published)).audit(EPOCHS[0])
-    assert caught.value.where == f"settlement of epoch {EPOCHS[0]}"
+    assert caught.value.where == f"epoch {EPOCHS[0]}: entry 1"

@@ -95,7 +95,7 @@ def test_the_fakes_records_are_ones_the_law_accepts() -> None:
 def test_a_stream_that_departs_from_its_checkpoint_is_refused_at_once() -> None:
     market = FakeMarket(ANSWERS)
     event = b'data: {"choices":[]}\n\n'
-    honest = Checkpoint("o-1", 1, len(event), NO_UNITS, _sha(event))
+    honest = Checkpoint("o-1", "00", 1, len(event), NO_UNITS, _sha(event))
     lying = replace(honest, body_bytes=len(event) + 1)
     check = StreamCheck(verify)
     check.feed(event)

@@ -1,11 +1,13 @@
 """One drill: clients ask, something breaks, and afterwards every request is accounted for."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx2 as httpx
 from tests.e2e.books import Snapshot, check_books, check_log, check_told, checkpoint_of, snapshot
 from tests.e2e.load import Load, Told
 from tests.e2e.market import RunningMarket
@@ -15,6 +17,7 @@ from penstock.spec.notes import Checkpoint
 SERVED_DEADLINE_S = 10
 """The requirement: where another instance can serve, requests are answered again within this."""
 REST_DEADLINE_S = 90
+BLOCK_BYTES = 4_096
 ENGINE = "penstock.adapters.engines.llamacpp_worker"
 
 
@@ -23,19 +26,20 @@ class Drill:
     """A market under drill. `signed` are all checkpoints it has signed in front of us."""
 
     market: RunningMarket
+    has_small_disk: bool = False
+    epochs: set[int] = field(default_factory=set)
+    """Those in which something was broken."""
     signed: list[Checkpoint] = field(default_factory=list)
 
-    def run(
-        self, station: str, kill: Callable[[], None], *, wait_back: Callable[[], bool]
-    ) -> tuple[Load, Snapshot]:
+    def run(self, station: str, kill: Callable[[], None], *, wait_back: Callable[[], bool]) -> None:
         """Break something in mid-stream, wait for its return, and check every account."""
         market = self.market
-        self.sign()
         before = self.at_rest([])
         with Load(market.gateway, market.api_key) as load:
             market.until(
                 lambda: load.answered() >= 4 and load.streaming >= 2, "the load is in full swing"
             )
+            self.epochs.add(market.ledger("/v1/epochs")["epoch"])
             kill()
             killed_s, after_kill = time.monotonic(), len(load.told)
             market.until(
@@ -48,22 +52,36 @@ class Drill:
             print(f"{station}: back {time.monotonic() - killed_s:.2f} s after its end")
             after_return = len(load.told)
             market.until(lambda: load.answered(after_return) >= 8, "all goes on as before")
-        after = self.at_rest(load.told)
-        check_told(before, after, load.told, gateway_died=station == "gateway")
-        check_books(after)
-        self.sign()
-        check_log(snapshot(market), self.signed)
-        print(f"{station}: {summary(load.told)}; disputes {after.disputes - before.disputes}")
-        return load, after
+        told = [*load.told, self.sign()]
+        after = self.at_rest(told)
+        print(f"{station}: at rest {time.monotonic() - killed_s:.2f} s after its end")
+        check_told(before, after, told, gateway_died=station == "gateway")
+        self.check(after)
+        print(f"{station}: {summary(told)}; disputes {after.disputes - before.disputes}")
 
-    def sign(self) -> None:
+    def check(self, now: Snapshot) -> None:
+        """Books and log hold, and the log has kept all that it ever signed before us."""
+        check_books(now)
+        check_log(now, self.signed)
+
+    def serving(self) -> int:
+        """How many instances of the chat chute the market knows."""
+        listed = self.market.status()["chutes"]
+        return sum(one["serving"] for one in listed if one["name"] == "tiny-chat")
+
+    def sign(self) -> Told:
         """Ask for one answer and keep the checkpoint under which its record is proven."""
-        answer = self.market.until(
+        answer: httpx.Response = self.market.until(
             lambda: (reply := self.market.chat("Hello!")).status_code == 200 and reply,
             "one request is answered",
         )
-        document = self.market.logged(answer.headers["x-penstock-order"])
+        order_id = answer.headers["x-penstock-order"]
+        document = self.market.logged(order_id)
         self.signed.append(checkpoint_of(self.market, document["checkpoint"]))
+        charge_nano = int(answer.headers["x-penstock-charge"])
+        return Told(
+            worker=-1, is_streamed=False, order_id=order_id, charge_nano=charge_nano, is_over=True
+        )
 
     def at_rest(self, told: list[Told]) -> Snapshot:
         """The books once every order the clients saw is logged and nothing is held any more."""
@@ -76,6 +94,20 @@ class Drill:
         found = self.market.until(rested, "nothing is held, all is logged", REST_DEADLINE_S)
         assert isinstance(found, Snapshot)
         return found
+
+
+def overrides(home: Path, station: str, values: dict[str, object]) -> None:
+    """Put values into a station's configuration that `up` would not choose."""
+    folder = home / "overrides"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{station}.json").write_text(json.dumps(values))
+
+
+def fill(file: Path) -> None:
+    """Take all the space that is left, to the last byte."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as ballast:
+        while ballast.write(b"\0" * BLOCK_BYTES):
+            pass
 
 
 def summary(told: list[Told]) -> str:

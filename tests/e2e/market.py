@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,34 @@ class RunningMarket:
         return self.until(
             lambda: self.ledger(f"/v1/receipts/{order_id}"), f"{order_id} is in the log"
         )
+
+    def identities(self, *names: str) -> list[str]:
+        """Who these stations are."""
+        from penstock.adapters.keyfile import load_or_create_key
+
+        return [
+            load_or_create_key(self.home / "keys" / f"{name}.json", os.urandom).identity
+            for name in names
+        ]
+
+    def market_ms(self) -> int:
+        """The market's time."""
+        with httpx.Client(timeout=30) as client:
+            return int(client.get(self.url("market") + "/v1/info").json()["now_ms"])
+
+    @property
+    def supervisor_pid(self) -> int:
+        return int(json.loads((self.home / "state.json").read_text())["supervisor_pid"])
+
+    def up_at_once(self, count: int, *options: str) -> list[subprocess.CompletedProcess[str]]:
+        """So many `up --detach` in this home at the same moment, and what each of them said."""
+        arguments = ("up", "--detach", "--port", str(self.port), *options)
+        with ThreadPoolExecutor(count) as pool:
+            running = [
+                pool.submit(self.command, *arguments, deadline_s=UP_DEADLINE_S)
+                for _ in range(count)
+            ]
+            return [one.result() for one in running]
 
     def until(
         self, condition: Callable[[], Any], what: str, deadline_s: int = STEP_DEADLINE_S

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.makers import make_record, toy_verify
+from tests.makers import make_order, make_record, toy_verify
 
 from penstock.spec.canon import canonical, to_plain
 from penstock.spec.entries import (
@@ -22,7 +22,7 @@ from penstock.spec.errors import BadMessage, NotCanonical
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import judge
 from penstock.spec.stream import completion_units_max
-from penstock.spec.units import Units
+from penstock.spec.units import FREE, Units
 
 
 def test_a_leaf_round_trips() -> None:
@@ -63,6 +63,14 @@ def test_an_answer_that_failed_is_no_work_and_is_not_timed() -> None:
     row = row_of(judge(record, refusal_free_ms=100, verify=toy_verify), LOCAL)
     assert (row.work_units, row.ns_per_unit, row.success, row.counts) == (0, 0, 0, 0)
     assert row.earned_nano > 0
+
+
+def test_an_answer_that_cost_nobody_anything_is_no_work_and_is_not_timed() -> None:
+    """Else whoever calls its own miner at a price of zero makes up work without end."""
+    order = make_order(price=FREE, charge_max=0)
+    row = row_of(judge(make_record(order), refusal_free_ms=100, verify=toy_verify), LOCAL)
+    assert (row.completion, row.work_units, row.bucket, row.ns_per_unit) == (10, 0, 0, 0)
+    assert (row.counts, row.success) == (1, 1)
 
 
 def test_cached_prompt_units_are_cheaper_work() -> None:

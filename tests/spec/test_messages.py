@@ -10,7 +10,10 @@ from tests.makers import GATEWAY, MANIFEST, MINER, PRICE, make_offer, make_order
 from penstock.spec.errors import BadMessage, BadSignature, Expired, SpecError
 from penstock.spec.keys import sign
 from penstock.spec.messages import (
+    PRICE_NANO_MAX,
     ROOM_MAX,
+    TOKENS_MAX,
+    UNITS_MAX,
     Limits,
     check_manifest,
     check_offer,
@@ -19,6 +22,8 @@ from penstock.spec.messages import (
     is_name,
 )
 from penstock.spec.params import LOCAL, MAINNET, NETWORKS, params_digest
+from penstock.spec.pricing import charge_ceiling
+from penstock.spec.units import Price
 
 BODY = hashlib.sha256(b"{}").hexdigest()
 
@@ -38,9 +43,14 @@ def test_a_manifest_is_named_by_its_content() -> None:
         {"name": "x" * 65},
         {"owner": "me"},
         {"limits": Limits(0, 1, 1)},
+        {"limits": Limits(TOKENS_MAX + 1, 1, 1)},
+        {"limits": Limits(1, TOKENS_MAX + 1, 1)},
+        {"limits": Limits(1, 1, ROOM_MAX + 1)},
+        {"instances_max": ROOM_MAX + 1},
         {"instances_min": 2, "instances_max": 1},
         {"instances_min": -1},
         {"price_max": replace(PRICE, prompt=-1)},
+        {"price_max": replace(PRICE, request=PRICE_NANO_MAX + 1)},
     ],
 )
 def test_a_manifest_that_cannot_be_served_is_refused(changes: dict[str, Any]) -> None:
@@ -99,12 +109,26 @@ def test_an_order_is_for_these_bytes_until_its_deadline() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"gateway": MINER.identity}, {"charge_max": -1}, {"price": replace(PRICE, request=-1)}],
+    [
+        {"gateway": MINER.identity},
+        {"charge_max": -1},
+        {"price": replace(PRICE, request=-1)},
+        {"prompt_max": UNITS_MAX + 1},
+        {"completion_max": UNITS_MAX + 1},
+    ],
 )
 def test_an_order_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
     signed = sign("order", make_order(**changes), GATEWAY)
     with pytest.raises(BadMessage):
         check_order(signed, body_digest=BODY, now_ms=2_000, verify=toy_verify)
+
+
+def test_every_order_that_a_lawful_manifest_leads_to_can_be_spelled() -> None:
+    dearest = Price(*[PRICE_NANO_MAX] * 6)
+    ceiling = charge_ceiling(dearest, prompt_max=UNITS_MAX, completion_max=128 * TOKENS_MAX)
+    order = make_order(price=dearest, completion_max=128 * TOKENS_MAX, charge_max=ceiling)
+    signed = sign("order", order, GATEWAY)
+    assert check_order(signed, body_digest=BODY, now_ms=2_000, verify=toy_verify) == order
 
 
 def test_the_two_networks_have_their_own_numbers() -> None:

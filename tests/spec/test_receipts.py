@@ -24,6 +24,7 @@ from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.pricing import cost
 from penstock.spec.receipts import (
+    WAIT_US_MAX,
     Judgement,
     Outcome,
     Record,
@@ -63,6 +64,45 @@ def test_a_complete_answer_costs_the_price_of_its_units() -> None:
     assert judgement.outcome is Outcome.COMPLETE
     assert judgement.charge_nano == judgement.earned_nano == cost(ORDER.price, TEN)
     assert judgement.counts
+
+
+def test_an_answer_without_any_units_is_no_success() -> None:
+    """Else a miner could blame every request, work nothing, and count as available."""
+    blamed = receipt_of(units=NO_UNITS)
+    judgement = told(record_of(blamed))
+    assert (judgement.outcome, judgement.charge_nano) == (Outcome.COMPLETE, 0)
+    assert not judgement.counts
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"charge_max": -1},
+        {"prompt_max": -1},
+        {"completion_max": -1},
+        {"price": replace(ORDER.price, request=-1)},
+    ],
+)
+def test_an_order_under_which_a_charge_could_be_negative_is_no_record(
+    changes: dict[str, Any],
+) -> None:
+    """Else a miner could be made to pay for its own work."""
+    order = replace(ORDER, **changes)
+    receipt = receipt_of(order, outcome=Outcome.MINER_FAILED)
+    seen = make_countersign(order, receipt, outcome=Outcome.MINER_FAILED)
+    record = Record(
+        order=sign("order", order, GATEWAY),
+        receipt=receipt,
+        checkpoint=None,
+        countersign=sign("countersign", seen, GATEWAY),
+    )
+    with pytest.raises(BadMessage):
+        told(record)
+
+
+def test_a_match_without_a_receipt_is_refused() -> None:
+    with pytest.raises(BadMessage):
+        told(record_of(None, match=True))
 
 
 def test_a_cancelled_answer_costs_the_prefix_of_a_matching_receipt() -> None:
@@ -124,6 +164,10 @@ def test_a_quick_refusal_is_free_of_penalty_and_a_late_one_is_not() -> None:
         {"units": Units(1, 0, 51, 0, 0)},
         {"units": Units(1, 2, 1, 0, 0)},
         {"units": Units(-1, -2, 1, 0, 0)},
+        {"units": Units(1, 0, 1, 1, 0)},
+        {"units": Units(1, 0, 1, 0, 1)},
+        {"response_bytes": -1},
+        {"events": -1},
         {"first_ms": 0},
     ],
 )
@@ -145,7 +189,9 @@ def test_a_receipt_by_another_key_is_refused() -> None:
         {"receipt_digest": "00"},
         {"charge_nano": 1},
         {"match": False},
+        {"response_bytes": 7},
         {"total_us": -1},
+        {"total_us": WAIT_US_MAX + 1},
         {"outcome": Outcome.GATEWAY_FAILED},
         {"outcome": Outcome.REFUSED},
     ],
@@ -171,11 +217,19 @@ def test_an_order_alone_is_no_record() -> None:
         told(replace(make_record(), receipt=None, countersign=None))
 
 
-def test_a_checkpoint_of_another_order_or_miner_is_refused() -> None:
-    record = make_record()
-    other = sign("checkpoint", make_checkpoint(ORDER, order_id="o-2"), MINER)
+@pytest.mark.parametrize(
+    "changes", [{"order_id": "o-2"}, {"order_digest": "00"}, {"events": -1}, {"body_bytes": -1}]
+)
+def test_a_checkpoint_of_another_order_or_of_less_than_nothing_is_refused(
+    changes: dict[str, Any],
+) -> None:
+    other = sign("checkpoint", make_checkpoint(ORDER, **changes), MINER)
     with pytest.raises(BadMessage):
-        told(replace(record, checkpoint=other))
+        told(replace(make_record(), checkpoint=other))
+
+
+def test_a_checkpoint_of_another_miner_is_refused() -> None:
+    record = make_record()
     stranger = sign("checkpoint", make_checkpoint(ORDER), GATEWAY)
     with pytest.raises(BadMessage):
         told(replace(record, checkpoint=stranger))
@@ -208,6 +262,27 @@ def test_a_tampered_order_breaks_the_record() -> None:
     body = {**record.order.body, "charge_max": 10**12}
     with pytest.raises(BadSignature):
         told(replace(record, order=replace(record.order, body=body)))
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "receipt"])
+def test_a_word_for_one_order_never_stands_for_another_of_the_same_id(name: str) -> None:
+    """A gateway that signs a second, cheaper order under one id cannot use words for the first."""
+    cheap = replace(ORDER, price=replace(ORDER.price, completion=0))
+    charge = charge_for(cheap, FOUR)
+    word = make_checkpoint(ORDER) if name == "checkpoint" else make_receipt(ORDER)
+    signed = sign(name, word, MINER)
+    receipt = signed if name == "receipt" else None
+    seen = make_countersign(
+        cheap, receipt, outcome=Outcome.CLIENT_CANCELLED, charge_nano=charge, match=False
+    )
+    parts = {"receipt": None, "checkpoint": None, name: signed}
+    record = Record(
+        order=sign("order", cheap, GATEWAY),
+        countersign=sign("countersign", seen, GATEWAY),
+        **parts,
+    )
+    with pytest.raises(BadMessage):
+        told(record)
 
 
 @given(st.integers(0, 100), st.integers(0, 50), st.integers(0, 10**6))

@@ -57,6 +57,8 @@ async def market_status(home: Home) -> dict[str, Any]:
         epochs = await call("GET", f"{urls['ledger']}/v1/epochs")
         found["epoch"], found["log_size"] = epochs["epoch"], epochs["log_size"]
         found["settled"] = epochs["settled"]
+        health = await call("GET", f"{urls['ledger']}/health")
+        found["problem"] = " ".join([found["problem"], *health["problems"]]).strip()
     except (Refused, WireError, KeyError):
         found["ready"] = False
     return found

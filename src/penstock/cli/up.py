@@ -1,10 +1,12 @@
 """penstock up: the whole market on this machine, one command."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -119,8 +121,15 @@ def _say_running(home: Home, pid: int) -> None:
 
 def _detach(home: Home, arguments: list[str]) -> None:
     """Start this same command in a session of its own and wait until it is ready. Raises Stop."""
-    progress_file = home.path / "progress.json"
-    progress_file.unlink(missing_ok=True)
+    # A file of our own: another `up` in this home may be on its way too.
+    progress_file = home.path / f"progress-{os.getpid()}.json"
+    try:
+        _start_detached(home, arguments, progress_file)
+    finally:
+        progress_file.unlink(missing_ok=True)
+
+
+def _start_detached(home: Home, arguments: list[str], progress_file: Path) -> None:
     kept = [argument for argument in arguments if argument != "--detach"]
     with home.log_file("supervisor").open("ab") as output:
         child = subprocess.Popen(
@@ -145,6 +154,11 @@ def _detach(home: Home, arguments: list[str]) -> None:
             if step.get("step") == "ready" or child.poll() is not None:
                 break
             pause(CHECK_EVERY_S)
+    running = home.supervisor_pid()
+    if child.poll() is not None and running is not None:
+        # Another `up` took the lock first.
+        _say_running(home, running)
+        return
     if child.poll() is not None:
         said = home.log_file("supervisor").read_text(errors="replace").strip().splitlines()
         words = [line.removeprefix("Error: ") for line in said[-6:]]
@@ -157,15 +171,16 @@ def _detach(home: Home, arguments: list[str]) -> None:
 @contextmanager
 def _progress(*, quiet: bool, file: str | None) -> Iterator[Told]:
     """A bar on the terminal, or a file that the one who detached us reads."""
-    from pathlib import Path
-
     if file is not None:
         path = Path(file)
 
         def write(step: str, done: int, of: int) -> None:
             write_json(path, {"step": step, "done": done, "of": of}, mode=0o600)
 
-        yield write
+        try:
+            yield write
+        finally:
+            path.unlink(missing_ok=True)
         return
     columns = (
         TextColumn("penstock"),

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.client.errors import BadAnswer
+from penstock.kit.errors import EventTooLarge
 from penstock.kit.sse import EventSplitter, event_data, parse_comment
 from penstock.spec.errors import SpecError
 from penstock.spec.keys import Signed, Verify, open_signed, parse_signed, signed_digest
@@ -48,14 +49,21 @@ class StreamCheck:
 
     def feed(self, chunk: bytes) -> list[Any]:
         """The decoded data events this chunk completes, without `[DONE]`. Raises BadAnswer."""
+        try:
+            events = self._splitter.feed(chunk)
+        except EventTooLarge as error:
+            raise BadAnswer(str(error)) from error
         found = []
-        for event in self._splitter.feed(chunk):
+        for event in events:
             said = parse_comment(event)
             if said is not None:
                 self._take_comment(*said)
             if said is None or said[0] not in {RECEIPT_COMMENT, COUNTERSIGN_COMMENT}:
                 self._count(event)
             data = event_data(event)
+            if data and self._receipt is not None:
+                # The receipt is the miner's last word: whatever follows it, nobody signed.
+                raise BadAnswer("there is text behind the receipt")
             if data and data != DONE:
                 found.append(decode(data))
         return found
@@ -115,13 +123,20 @@ def check_signatures(
         )
     except SpecError as error:
         raise BadAnswer(str(error)) from error
-    if opened is not None and opened.response_digest != digest:
-        raise BadAnswer("the receipt is signed over other bytes")
+    if receipt is not None and opened is not None:
+        if receipt.signer != opened.miner:
+            raise BadAnswer("the receipt is not signed by the miner it names")
+        if opened.response_digest != digest:
+            raise BadAnswer("the receipt is signed over other bytes")
+    if receipt is None and seen is not None and seen.receipt_digest:
+        raise BadAnswer("the receipt that the gateway countersigned is missing")
     if receipt is not None and opened is not None and seen is not None:
         if seen.receipt_digest != signed_digest(receipt):
             raise BadAnswer("the gateway countersigned another receipt")
         if seen.order_digest != opened.order_digest:
             raise BadAnswer("receipt and countersignature are about different orders")
+        if countersign is not None and countersign.signer != opened.gateway:
+            raise BadAnswer("the countersignature is not of the gateway that the receipt names")
     return Signatures(opened, seen)
 
 
@@ -129,7 +144,7 @@ def decode(data: bytes) -> Any:
     """JSON, or BadAnswer."""
     try:
         return msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer(f"not JSON ({error})") from error
 
 

@@ -9,8 +9,7 @@ import msgspec
 
 from penstock.gateway.bodies import SEED_MAX, Call
 from penstock.kit.ports import Clock, Entropy, Sign
-from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, sign, signed_digest
+from penstock.spec.keys import Signed, sign_and_digest
 from penstock.spec.messages import Limits, Offer, Order
 from penstock.spec.params import Params
 from penstock.spec.pricing import charge_ceiling, prompt_units_max
@@ -98,15 +97,13 @@ class Orders:
             seed=seed,
             nonce=chance[ORDER_ID_BYTES:-4].hex(),
         )
-        signed = sign("order", order, self.sign)
-        return Placed(
-            order=order, signed=signed, digest=signed_digest(signed), header=header_text(signed)
-        )
+        signed, digest = sign_and_digest("order", order, self.sign)
+        return Placed(order=order, signed=signed, digest=digest, header=header_text(signed))
 
 
 def signed_json(signed: Signed) -> bytes:
     """A signed message on one line of JSON."""
-    return _encode(to_plain(signed))
+    return _encode(signed)
 
 
 def header_text(signed: Signed) -> str:

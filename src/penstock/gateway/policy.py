@@ -22,6 +22,8 @@ from penstock.spec.receipts import (
 from penstock.spec.stream import Checkpoint, check_checkpoint, completion_units_max
 from penstock.spec.units import NO_UNITS
 
+SERVED = frozenset({Outcome.COMPLETE, Outcome.CLIENT_CANCELLED})
+"""A receipt of these says by itself what is to be paid."""
 WORD_BYTES_MAX = 16_384
 """A signed message of a miner is about 1 KiB; a record must always fit the bus."""
 
@@ -70,18 +72,22 @@ def parse_word(payload: bytes) -> Signed | None:
 
 
 def prove(placed: Placed, tally: Tally, *, is_error: bool, verify: Verify) -> Proven:
-    """Check the receipt and the last checkpoint against the bytes that were seen.
+    """Check the receipt, or else the last checkpoint, against the bytes that were seen.
 
-    `is_error` is true for an answer with an error status: it may bill no units.
+    Behind a matching receipt of served units a checkpoint decides nothing (`cancelled_units`), so
+    it is neither checked nor put on record. `is_error`: an error status, which may bill no units.
     """
     receipt, signed, fault = _prove_receipt(placed, tally, is_error=is_error, verify=verify)
-    checkpoint, signed_checkpoint = _prove_checkpoint(placed, tally.checkpoint, verify)
+    is_match = receipt is not None and fault is Fault.NONE
+    is_enough = is_match and receipt is not None and receipt.outcome in SERVED
+    marked = None if is_enough else tally.checkpoint
+    checkpoint, signed_checkpoint = _prove_checkpoint(placed, marked, verify)
     return Proven(
         receipt=receipt,
         signed_receipt=signed,
         checkpoint=checkpoint,
         signed_checkpoint=signed_checkpoint,
-        is_match=receipt is not None and fault is Fault.NONE,
+        is_match=is_match,
         fault=fault,
     )
 
@@ -141,7 +147,9 @@ def _prove_checkpoint(
     if marked is None or signed is None:
         return None, None
     try:
-        checkpoint = check_checkpoint(signed, placed.order, verify)
+        checkpoint = check_checkpoint(
+            signed, placed.order, order_digest=placed.digest, verify=verify
+        )
     except SpecError:
         return None, None
     most = completion_units_max(events=marked.events, content_bytes=marked.content_bytes)

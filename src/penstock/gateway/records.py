@@ -45,7 +45,7 @@ class Recorder:
         self._bounds = bounds
         self._metrics = metrics
         self._parcels: deque[Parcel] = deque()
-        self._recent: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._recent: OrderedDict[str, Record] = OrderedDict()
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
@@ -63,10 +63,9 @@ class Recorder:
     def add(self, record: Record, *, account: str, lease_id: str) -> None:
         """Queue an order's record for the ledger and keep it at hand."""
         order_id = record_id(record)
-        plain = to_plain(record)
-        data = _encode({"record": plain, "account": account, "lease_id": lease_id})
+        data = _encode({"record": record, "account": account, "lease_id": lease_id})
         self._put(Parcel(self._record_subject, data, order_id))
-        self._recent[order_id] = plain
+        self._recent[order_id] = record
         if len(self._recent) > self._bounds.recent_max:
             self._recent.popitem(last=False)
 
@@ -82,7 +81,8 @@ class Recorder:
 
     def recent(self, order_id: str) -> dict[str, Any] | None:
         """The record, as plain values, if its order ended here not long ago."""
-        return self._recent.get(order_id)
+        record = self._recent.get(order_id)
+        return None if record is None else to_plain(record)
 
     async def publish(self) -> None:
         """For ever: deliver in order, each until the bus has stored it."""

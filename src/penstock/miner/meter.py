@@ -85,6 +85,7 @@ class Meter:
         """The statement about everything sent until now."""
         return Checkpoint(
             order_id=self.order.order_id,
+            order_digest=self.order_digest,
             events=self.events,
             body_bytes=self.body_bytes,
             units=self.units(),

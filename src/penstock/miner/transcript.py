@@ -13,10 +13,11 @@ from penstock.kit.sse import comment
 from penstock.kit.wire.problem import problem
 from penstock.miner.meter import Meter
 from penstock.miner.normalise import DONE, StreamReader
-from penstock.spec.canon import canonical, to_plain
 from penstock.spec.keys import Signed, Signer
 from penstock.spec.receipts import Outcome
 from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
+
+_spell = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class Transcript:
 
 def signed_json(signed: Signed) -> bytes:
     """The one spelling of a signed message, on one line."""
-    return canonical(to_plain(signed))
+    return _spell(signed)
 
 
 def error_event(why: str) -> bytes:

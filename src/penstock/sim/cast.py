@@ -5,6 +5,7 @@ A pure function of the seed and the length, so a story can be read before it is 
 
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from random import Random
 
 from penstock.sim.engine import Habits
@@ -14,6 +15,8 @@ CHAT, EMBEDDINGS = "sim/chat", "sim/embed"
 HONEST_CHAT_MINERS_MIN = 2
 FAULTS_EVERY_S = 18
 FIRST_FAULT_S = 8
+KEY_PREFIX = "sk-penstock-"
+PLENTY_NANO = 10**12
 
 
 class Trait(Enum):
@@ -59,6 +62,14 @@ class Fault(Enum):
     PARTITION = "partition"
 
 
+LONGEST_MS = {
+    Fault.MINER_SLOWS: 25_000,
+    Fault.DISK_FULL: 25_000,
+    # A validator may sleep over a whole epoch: then it is settled without its report.
+    Fault.VALIDATOR_DIES: 90_000,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MinerPart:
     """One miner: what it serves, how well, at what share of the price."""
@@ -69,6 +80,7 @@ class MinerPart:
     token_us: int
     first_us: int
     slots_max: int
+    claimed_ppm: int
     price_share_ppm: int
     clock_skew_ms: int
 
@@ -78,7 +90,7 @@ class MinerPart:
             token_us=self.token_us,
             first_us=self.first_us,
             slots_max=self.slots_max,
-            claimed_ppm=3_000_000 if self.trait is Trait.OVERCOUNTS else 1_000_000,
+            claimed_ppm=self.claimed_ppm,
             refuses=self.trait is Trait.REFUSES,
         )
 
@@ -91,6 +103,20 @@ class PersonPart:
     habit: Habit
     credit_nano: int
     pause_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """An account, its key, and what it begins with."""
+
+    account: str
+    secret: str
+    credit_nano: int
+
+    @property
+    def key_hash(self) -> str:
+        """By which the ledger knows the key."""
+        return sha256(self.secret.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +140,16 @@ class Cast:
     faults: tuple[FaultPart, ...]
     duplicate_ppm: int
     loss_ppm: int
+
+    @property
+    def payers(self) -> tuple[Payer, ...]:
+        """Who has an account: people, and validators, who probe as people do."""
+        credits = {one.name: one.credit_nano for one in self.people}
+        credits |= dict.fromkeys(self.validators, PLENTY_NANO)
+        return tuple(
+            Payer(account=name, secret=KEY_PREFIX + name, credit_nano=credit)
+            for name, credit in credits.items()
+        )
 
 
 def draw_cast(seed: int, *, length_ms: int) -> Cast:
@@ -153,6 +189,9 @@ def _miners(rng: Random) -> tuple[MinerPart, ...]:
                 token_us=rng.choice([5_000, 20_000, 60_000]),
                 first_us=rng.randint(10_000, 200_000),
                 slots_max=rng.randint(2, 5),
+                claimed_ppm=rng.choice([3_000_000, 12_000_000])
+                if trait is Trait.OVERCOUNTS
+                else 1_000_000,
                 price_share_ppm=rng.choice([1_000_000, 900_000, 600_000]),
                 clock_skew_ms=rng.choice([-90_000, -5_000, 5_000, 90_000])
                 if trait is Trait.SKEWED
@@ -171,7 +210,7 @@ def _people(rng: Random) -> tuple[PersonPart, ...]:
             name=f"person-{index + 1}",
             habit=habit,
             # A few cents in the end; a poor one can pay for some answers and then for none.
-            credit_nano=rng.randint(15_000, 400_000) if habit is Habit.POOR else 10**12,
+            credit_nano=rng.randint(15_000, 400_000) if habit is Habit.POOR else PLENTY_NANO,
             pause_ms=rng.choice([3_000, 5_000, 9_000]),
         )
         for index, habit in enumerate(habits)
@@ -196,7 +235,7 @@ def _faults(rng: Random, *, length_ms: int) -> tuple[FaultPart, ...]:
     at_ms = FIRST_FAULT_S * 1000
     while at_ms < length_ms:
         (fault,) = rng.choices(list(weights), weights=list(weights.values()))
-        longest_ms = 25_000 if fault in {Fault.MINER_SLOWS, Fault.DISK_FULL} else 9_000
+        longest_ms = LONGEST_MS.get(fault, 9_000)
         faults.append(
             FaultPart(
                 fault=fault,

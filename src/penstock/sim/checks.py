@@ -30,6 +30,7 @@ class BookChecks:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
+        self._payers = {payer_account(one.account) for one in ground.cast.payers}
         self._books = Books()
         self._done = 0
         self._frontier: Frontier = EMPTY
@@ -82,7 +83,7 @@ class BookChecks:
         """Why did this move money? Breaks a rule when nobody knows."""
         match operation:
             case Hold(account=account):
-                is_known = account in {payer_account(p.name) for p in self._ground.cast.people}
+                is_known = account in self._payers
             case Extend() | Release():
                 is_known = True  # what they hold and release is compared with the holds
             case Capture():

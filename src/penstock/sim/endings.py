@@ -114,8 +114,8 @@ class Endings:
     def _accounts(self, judged: dict[str, Judgement]) -> None:
         """Every balance, derived from the log and the credits alone."""
         expected: Counter[str] = Counter()
-        for person in self._ground.cast.people:
-            expected[payer_account(person.name)] += person.credit_nano
+        for payer in self._ground.cast.payers:
+            expected[payer_account(payer.account)] += payer.credit_nano
         fees = self._ground.params.fees
         for order_id, one in judged.items():
             parts = split_charge(one.charge_nano or one.earned_nano, fees)

@@ -7,10 +7,9 @@ import msgspec
 
 from penstock.kit.errors import WireError
 from penstock.kit.wire.client import HttpClient
-from penstock.sim.cast import CHAT, EMBEDDINGS
+from penstock.sim.cast import CHAT, EMBEDDINGS, Payer
 from penstock.sim.engine import KIND
 from penstock.sim.ground import LEDGER_URL, MARKET_URL, Ground
-from penstock.sim.people import Person
 from penstock.spec.accounts import AccountOpening
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Signed, sign
@@ -64,13 +63,13 @@ class Opening:
         for manifest in manifests(owner.identity):
             await self._post(f"{MARKET_URL}/v1/chutes", sign("manifest", manifest, owner))
 
-    async def open_account(self, person: Person) -> None:
-        """Give a person a key and some money."""
+    async def open_account(self, payer: Payer) -> None:
+        """Give somebody a key and some money."""
         opening = AccountOpening(
-            account=person.account,
-            key_hash=person.key_hash,
-            credit_nano=person.part.credit_nano,
-            opening_id=f"first-{person.account}",
+            account=payer.account,
+            key_hash=payer.key_hash,
+            credit_nano=payer.credit_nano,
+            opening_id=f"first-{payer.account}",
         )
         signed = sign("account", opening, self._ground.key("operator"))
         await self._post(f"{LEDGER_URL}/v1/accounts", signed)

@@ -7,7 +7,6 @@ that does not hold is a rule broken.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from random import Random
 from typing import Any, assert_never
 
@@ -15,7 +14,7 @@ import msgspec
 
 from penstock.kit.wire.client import HttpClient
 from penstock.sim.caller import Caller, Heard, Question
-from penstock.sim.cast import CHAT, EMBEDDINGS, Habit, PersonPart
+from penstock.sim.cast import CHAT, EMBEDDINGS, KEY_PREFIX, Habit, PersonPart
 from penstock.sim.engine import WORDS, answer_words, asked_text, vector_of
 from penstock.sim.ground import PORT, Ground
 from penstock.sim.witness import Word
@@ -65,21 +64,7 @@ class Person:
         self._rng: Random = ground.chance.stream(part.name)
         self._caller = Caller(HttpClient(ground.network.at(part.name)), ground.keyring.verify)
         self._gateway = 0
-
-    @property
-    def account(self) -> str:
-        """What pays."""
-        return self.part.name
-
-    @property
-    def secret(self) -> str:
-        """The API key."""
-        return f"sk-penstock-{self.part.name}"
-
-    @property
-    def key_hash(self) -> str:
-        """By which the ledger knows the key."""
-        return sha256(self.secret.encode()).hexdigest()
+        self._secret = KEY_PREFIX + part.name
 
     async def live(self, until_s: float) -> None:
         """Ask until the time is over; what is under way then ends by itself."""
@@ -150,7 +135,7 @@ class Person:
         seen = heard.countersign
         if seen is None:
             return
-        word = Word(self.account, seen.outcome, seen.charge_nano)
+        word = Word(self.part.name, seen.outcome, seen.charge_nano)
         witness.words[seen.order_id] = word
         if seen.outcome is Outcome.COMPLETE and heard.status == 200 and not wish.is_honest(heard):
             witness.breaks("every answer is the engine's own", self._said(wish, heard))
@@ -175,7 +160,7 @@ class Person:
                 fields["stream_options"] = {"include_usage": True}
         expected = " ".join(answer_words(asked_text(fields), fields.get("max_tokens")))
         return Wish(
-            question=Question(CHAT_PATH, _encode(fields), self.secret, leave_after),
+            question=Question(CHAT_PATH, _encode(fields), self._secret, leave_after),
             statuses=self._served(),
             is_honest=lambda heard: heard.text == expected,
         )
@@ -185,7 +170,7 @@ class Person:
         body = _encode({"model": EMBEDDINGS, "input": texts})
         expected = [vector_of(text) for text in texts]
         return Wish(
-            question=Question(EMBEDDINGS_PATH, body, self.secret),
+            question=Question(EMBEDDINGS_PATH, body, self._secret),
             statuses=self._served(),
             is_honest=lambda heard: [one["embedding"] for one in heard.body["data"]] == expected,
         )
@@ -202,10 +187,10 @@ class Person:
             [
                 (WRONG_KEY, right, 401),
                 ("", right, 401),
-                (self.secret, right[:-3], 400),
-                (self.secret, b'{"model": 7}', 400),
-                (self.secret, unknown, 404),
-                (self.secret, other, 400),
+                (self._secret, right[:-3], 400),
+                (self._secret, b'{"model": 7}', 400),
+                (self._secret, unknown, 404),
+                (self._secret, other, 400),
             ]
         )
         return Wish(

@@ -16,7 +16,7 @@ from penstock.spec.receipts import Outcome
 
 BROKEN_MAX = 50
 # Events that a station only writes when somebody it trusts, or it itself, did what must not be.
-ALARMS = frozenset({"task.crashed", "event.rejected", "records.lost", "claim.rejected"})
+ALARMS = frozenset({"task.crashed", "event.rejected", "records.lost", "claim.rejected", "epoch.refused"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from penstock.sim.people import Person
 from penstock.sim.rest import Rest
 from penstock.sim.result import Result
 from penstock.sim.seeds import Chance
+from penstock.sim.validators import ValidatorHost
 from penstock.sim.witness import Alarm
 
 HOUR_MS = 3_600_000
@@ -58,12 +59,19 @@ class World:
         self.people = [
             Person(self.ground, part, liars=liars) for part in self.ground.cast.people
         ]
+        self.validators = {
+            payer.account: ValidatorHost(self.ground, payer.account, api_key=payer.secret)
+            for payer in self.ground.cast.payers
+            if payer.account in self.ground.cast.validators
+        }
         self._add("market", self.operator.run_market)
         self._add("ledger", self.operator.run_ledger)
         for name in self.ground.cast.gateways:
             self._add(name, self.operator.run_gateway)
         for name, miner in self.miners.items():
             self._add(name, miner.run)
+        for name, validator in self.validators.items():
+            self._add(name, validator.run)
         self.adversary = Adversary(self.ground, self.hosts, self.miners)
         self.books = BookChecks(self.ground)
         self.rest = Rest(self.ground, self.operator, self.miners)
@@ -117,8 +125,8 @@ class World:
         for host in self.hosts.values():
             await host.wait_ready()
         await opening.deploy()
-        for person in self.people:
-            await opening.open_account(person)
+        for payer in self.ground.cast.payers:
+            await opening.open_account(payer)
         await opening.close()
         await asyncio.sleep(OFFERS_S)
 
@@ -140,6 +148,7 @@ class World:
 
     async def _come_to_rest(self) -> None:
         ground = self.ground
+        await self._end_probing()
         deadline_s = ground.loop.time() + REST_S_MAX
         held = self.rest.held()
         while held and ground.loop.time() < deadline_s and not ground.witness.broken:
@@ -147,6 +156,13 @@ class World:
             held = self.rest.held()
         if held and not ground.witness.broken:
             ground.witness.breaks("at rest, nothing is held", "; ".join(held))
+
+    async def _end_probing(self) -> None:
+        """Validators go on to report, but ask no more questions."""
+        for name, validator in self.validators.items():
+            validator.probes_per_epoch = 0
+            await self.hosts[name].stop()
+            self.hosts[name].start()
 
     async def _close(self) -> None:
         """Every station ends in order when it is asked to, gateways and miners first."""

@@ -113,10 +113,12 @@ def size_bucket(work: int) -> int:
 
 
 def row_of(judgement: Judgement, params: Params) -> Row:
-    """Flatten a judgement. Only complete answers are work; only they are timed."""
+    """Flatten a judgement. Only complete answers that were paid for are work, and only they are
+    timed: work that costs nobody anything could be made up without end, by whoever calls itself.
+    """
     order, units = judgement.order, judgement.units
     success = judgement.outcome.value == "complete"
-    work = work_units(units, params) if success else 0
+    work = work_units(units, params) if success and judgement.charge_nano else 0
     return Row(
         order_id=order.order_id,
         chute=order.chute,

@@ -49,10 +49,16 @@ class Signed:
 
 def sign(kind: str, message: object, signer: Signer) -> Signed:
     """Sign a message dataclass."""
+    signed, _ = sign_and_digest(kind, message, signer)
+    return signed
+
+
+def sign_and_digest(kind: str, message: object, signer: Signer) -> tuple[Signed, str]:
+    """Sign a message dataclass; also what `signed_digest` says of it, spelled out only once."""
     body = to_plain(message)
-    return Signed(
-        kind=kind, body=body, signer=signer.identity, signature=signer.sign(digest(kind, body))
-    )
+    covered = digest(kind, body)
+    signed = Signed(kind=kind, body=body, signer=signer.identity, signature=signer.sign(covered))
+    return signed, covered.hex()
 
 
 def open_signed(cls: type[T], signed: Signed, *, kind: str, verify: Verify) -> T:

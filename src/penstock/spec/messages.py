@@ -14,6 +14,14 @@ NAME_CHARS_MAX = 64
 ENDPOINT_CHARS_MAX = 256
 NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._/")
 ROOM_MAX = 100_000
+PRICE_NANO_MAX = 10**12
+"""1,000 USD for a request or a million units: more is a mistake."""
+TOKENS_MAX = 1 << 24
+"""Of a context or an answer. With `PRICE_NANO_MAX` and 128 answers at once, every ceiling of an order
+stays below 2**53, so that an order can always be spelled.
+"""
+UNITS_MAX = 1 << 31
+"""Of one order, in prompt or completion: sums over a window stay below 2**53 too."""
 
 
 class Modality(Enum):
@@ -72,9 +80,9 @@ def is_name(name: str) -> bool:
 
 
 def check_price(price: Price) -> None:
-    """No negative price. Raises BadMessage."""
-    if any(value < 0 for value in to_plain(price).values()):
-        raise BadMessage(kind="price", reason="a price is negative")
+    """Every part is in 0..PRICE_NANO_MAX. Raises BadMessage."""
+    if any(not 0 <= value <= PRICE_NANO_MAX for value in to_plain(price).values()):
+        raise BadMessage(kind="price", reason="a price is negative or too high")
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -85,6 +93,10 @@ def check_manifest(manifest: Manifest) -> None:
     limits = manifest.limits
     if min(limits.context_tokens_max, limits.output_tokens_max, limits.parallel_max) < 1:
         raise BadMessage(kind="manifest", reason="limits must be at least 1")
+    if max(limits.context_tokens_max, limits.output_tokens_max) > TOKENS_MAX:
+        raise BadMessage(kind="manifest", reason=f"limits go up to {TOKENS_MAX} tokens")
+    if max(limits.parallel_max, manifest.instances_max) > ROOM_MAX:
+        raise BadMessage(kind="manifest", reason=f"at most {ROOM_MAX} requests or instances")
     if not 0 <= manifest.instances_min <= manifest.instances_max:
         raise BadMessage(kind="manifest", reason="instances_min must be in 0..instances_max")
     check_price(manifest.price_max)
@@ -170,12 +182,19 @@ def check_order(signed: Signed, *, body_digest: str, now_ms: int, verify: Verify
         raise BadMessage(kind="order", reason="the signer is not the gateway it names")
     if order.request_digest != body_digest:
         raise BadMessage(kind="order", reason="another request body")
-    if min(order.charge_max, order.prompt_max, order.completion_max) < 0:
-        raise BadMessage(kind="order", reason="a ceiling is negative")
-    check_price(order.price)
+    check_ceilings(order)
     if now_ms > order.deadline_ms:
         raise Expired(what="order", at_ms=order.deadline_ms, now_ms=now_ms)
     return order
+
+
+def check_ceilings(order: Order) -> None:
+    """Ceilings and price under which no charge is negative and no sum too long. Raises BadMessage."""
+    if min(order.charge_max, order.prompt_max, order.completion_max) < 0:
+        raise BadMessage(kind="order", reason="a ceiling is negative")
+    if max(order.prompt_max, order.completion_max) > UNITS_MAX:
+        raise BadMessage(kind="order", reason=f"more than {UNITS_MAX} units")
+    check_price(order.price)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 from penstock.spec.canon import digest, to_plain
 from penstock.spec.errors import BadMessage, SpecError
 from penstock.spec.keys import Signed, Verify, open_signed, parse_signed, signed_digest
-from penstock.spec.messages import Order
+from penstock.spec.messages import Order, check_ceilings
 from penstock.spec.pricing import cost
 from penstock.spec.stream import Checkpoint, check_checkpoint, check_units
 from penstock.spec.units import NO_UNITS, Units
@@ -77,6 +77,10 @@ class Countersign:
     match: bool
 
 
+WAIT_US_MAX = 10**12
+"""Eleven days: no answer takes longer, and nanoseconds per unit stay below 2**53."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What the log keeps of one order: the order and every signed word about its end."""
@@ -125,6 +129,8 @@ def check_receipt(signed: Signed, order: Order, *, order_digest: str, verify: Ve
     if (receipt.gateway, receipt.payer_tag) != (order.gateway, order.payer_tag):
         raise BadMessage(kind="receipt", reason="names another gateway or payer")
     check_units(receipt.units, order)
+    if min(receipt.response_bytes, receipt.events) < 0:
+        raise BadMessage(kind="receipt", reason="a count is negative")
     if receipt.outcome in {Outcome.MINER_FAILED, Outcome.REFUSED, Outcome.GATEWAY_FAILED}:
         expected = 0
     else:
@@ -147,39 +153,48 @@ def check_countersign(
         raise BadMessage(kind="countersign", reason="names another order")
     if min(seen.response_bytes, seen.events, seen.ttft_us, seen.total_us) < 0:
         raise BadMessage(kind="countersign", reason="a count is negative")
+    if max(seen.ttft_us, seen.total_us) > WAIT_US_MAX:
+        raise BadMessage(kind="countersign", reason="a time is too long to be true")
     return seen
 
 
 def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     """The rule of who pays, from the signed words alone. Raises a SpecError when they do not hold.
 
-    | outcome          | payer pays                  | miner earns              | availability    |
-    |------------------|-----------------------------|--------------------------|-----------------|
-    | complete         | the receipt's charge        | the same                 | success         |
-    | client_cancelled | the prefix that was proven  | the same                 | not counted     |
-    | miner_failed     | nothing                     | nothing                  | failure         |
-    | gateway_failed   | nothing                     | its receipt, by operator | not counted     |
-    | refused          | nothing                     | nothing                  | failure if late |
+    | outcome          | payer pays                  | miner earns              | availability      |
+    |------------------|-----------------------------|--------------------------|-------------------|
+    | complete         | the receipt's charge        | the same                 | success, if units |
+    | client_cancelled | the prefix that was proven  | the same                 | not counted       |
+    | miner_failed     | nothing                     | nothing                  | failure           |
+    | gateway_failed   | nothing                     | its receipt, by operator | not counted       |
+    | refused          | nothing                     | nothing                  | failure if late   |
 
     Edges: no countersignature at all means the gateway failed; a complete outcome needs a receipt
     whose digest matched; a cancelled one falls back to the last signed checkpoint, then to nothing.
+    A complete answer without any units (an error that the engine blames on the request) is no
+    success either: it is not counted, or a miner could turn everything away and count as available.
     """
     order = open_signed(Order, record.order, kind="order", verify=verify)
     if record.order.signer != order.gateway:
         raise BadMessage(kind="order", reason="the signer is not the gateway it names")
+    check_ceilings(order)
     order_digest = signed_digest(record.order)
     receipt = None
     if record.receipt is not None:
         receipt = check_receipt(record.receipt, order, order_digest=order_digest, verify=verify)
     checkpoint = None
     if record.checkpoint is not None:
-        checkpoint = check_checkpoint(record.checkpoint, order, verify)
+        checkpoint = check_checkpoint(
+            record.checkpoint, order, order_digest=order_digest, verify=verify
+        )
     if record.countersign is None:
         return _judge_unseen(order, receipt)
     seen = check_countersign(record.countersign, order, order_digest=order_digest, verify=verify)
     named = "" if record.receipt is None else signed_digest(record.receipt)
     if seen.receipt_digest != named:
         raise BadMessage(kind="countersign", reason="of another receipt")
+    if seen.match and (receipt is None or receipt.response_bytes != seen.response_bytes):
+        raise BadMessage(kind="countersign", reason="a match of no receipt, or of other bytes")
     units, charge, counts = _judge_seen(
         order, seen, receipt=receipt, checkpoint=checkpoint, refusal_free_ms=refusal_free_ms
     )
@@ -226,7 +241,7 @@ def _judge_seen(
         case Outcome.COMPLETE:
             if receipt is None or receipt.outcome is not Outcome.COMPLETE or not seen.match:
                 raise BadMessage(kind="countersign", reason="complete without a matching receipt")
-            return receipt.units, receipt.charge_nano, True
+            return receipt.units, receipt.charge_nano, receipt.units != NO_UNITS
         case Outcome.CLIENT_CANCELLED:
             units = cancelled_units(receipt if seen.match else None, checkpoint)
             return units, 0 if units == NO_UNITS else charge_for(order, units), False

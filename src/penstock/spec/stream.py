@@ -27,29 +27,44 @@ ORDER_HEADER = "x-penstock-order"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The miner's signed statement in mid-stream: so many events, bytes and units so far."""
+    """The miner's signed statement in mid-stream: so many events, bytes and units so far.
+
+    `order_digest` binds it to the very order, price and ceilings included, as in the receipt.
+    """
 
     order_id: str
+    order_digest: str
     events: int
     body_bytes: int
     units: Units
     digest: str
 
 
-def check_checkpoint(signed: Signed, order: Order, verify: Verify) -> Checkpoint:
-    """Signed by the order's miner for this order, within its ceilings. Raises a SpecError."""
+def check_checkpoint(
+    signed: Signed, order: Order, *, order_digest: str, verify: Verify
+) -> Checkpoint:
+    """Signed by the order's miner for exactly this order, within its ceilings. Raises a SpecError."""
     checkpoint = open_signed(Checkpoint, signed, kind="checkpoint", verify=verify)
-    if signed.signer != order.miner or checkpoint.order_id != order.order_id:
-        raise BadMessage(kind="checkpoint", reason="of another order")
+    said = (signed.signer, checkpoint.order_id, checkpoint.order_digest)
+    if said != (order.miner, order.order_id, order_digest):
+        raise BadMessage(kind="checkpoint", reason="of another order or miner")
+    if min(checkpoint.events, checkpoint.body_bytes) < 0:
+        raise BadMessage(kind="checkpoint", reason="a count is negative")
     check_units(checkpoint.units, order)
     return checkpoint
 
 
 def check_units(units: Units, order: Order) -> None:
-    """Counts that are possible for this order at all. Raises BadMessage."""
+    """Counts that are possible for this order at all. Raises BadMessage.
+
+    An order sets no ceiling for images and audio, so there can be none in its answer: without a
+    ceiling a miner could name any number of them.
+    """
     counts = (units.prompt, units.cached, units.completion, units.images, units.audio_ms)
     if min(counts) < 0 or units.cached > units.prompt:
         raise BadMessage(kind="units", reason="a count is negative or cached exceeds prompt")
+    if units.images or units.audio_ms:
+        raise BadMessage(kind="units", reason="images or audio, for which the order has no ceiling")
     if units.prompt > order.prompt_max:
         raise BadMessage(kind="units", reason="more prompt units than the request has bytes")
     if units.completion > order.completion_max:

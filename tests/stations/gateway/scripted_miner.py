@@ -256,6 +256,7 @@ class ScriptedMiner:
     def _checkpoint(self, served: Served, script: Script) -> bytes:
         point = Checkpoint(
             order_id=served.order.order_id,
+            order_digest=served.digest,
             events=served.events,
             body_bytes=served.body_bytes,
             units=self._units(served),

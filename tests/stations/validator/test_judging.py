@@ -6,15 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
-from penstock.sim.disk import MemoryFiles
-from penstock.spec.entries import Row
-from penstock.spec.keys import sign
-from penstock.spec.messages import Report
-from penstock.spec.params import LOCAL
-from penstock.validator.errors import NotebookTorn
-from penstock.validator.service import REFUSAL_POLLS, Validator
-from penstock.validator.store import ACCEPTED, LATE, NOTEBOOK_FILE, PENDING, REFUSED
 from tests.client.published_log import (
     LIAR,
     STRANGER,
@@ -24,6 +15,15 @@ from tests.client.published_log import (
     add_traffic,
 )
 from tests.stations.validator.world import DISK_BYTES_MAX, World
+
+from penstock.sim.disk import MemoryFiles
+from penstock.spec.entries import Row
+from penstock.spec.keys import sign
+from penstock.spec.messages import Report
+from penstock.spec.params import LOCAL
+from penstock.validator.errors import NotebookTorn
+from penstock.validator.service import REFUSAL_POLLS, Validator
+from penstock.validator.store import ACCEPTED, LATE, NOTEBOOK_FILE, PENDING, REFUSED
 
 FIRST, SECOND, _ = VALIDATORS
 

@@ -8,15 +8,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from tests.client.published_log import (
+    MINERS,
+    VALIDATORS,
+    Alterations,
+    PublishedLog,
+    order_for,
+    presence,
+    served,
+    verify,
+)
+from tests.makers import MANIFEST, OWNER, ToyKey
 
 from penstock.client.sources import HttpSource
 from penstock.kit.keys import verify_raw
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Files
-from penstock.kit.wire.problem import problem
 from penstock.kit.sse import comment
 from penstock.kit.wire.client import HttpClient
-from penstock.kit.wire.http import SSE_HEADERS, Request, Response, json_response
+from penstock.kit.wire.http import SSE_HEADERS, Headers, Request, Response, json_response
+from penstock.kit.wire.problem import problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 from penstock.sim.disk import MemoryFiles
@@ -32,17 +43,6 @@ from penstock.spec.stream import COUNTERSIGN_COMMENT, RECEIPT_COMMENT
 from penstock.validator.config import Bounds, Deadlines
 from penstock.validator.peers import Facts
 from penstock.validator.service import Urls, Validator
-from tests.client.published_log import (
-    MINERS,
-    VALIDATORS,
-    Alterations,
-    PublishedLog,
-    order_for,
-    presence,
-    served,
-    verify,
-)
-from tests.makers import MANIFEST, OWNER, ToyKey
 
 PORT = 80
 API_KEY = "sk-penstock-validator"
@@ -124,18 +124,13 @@ class World:
             rng=random.Random(key.name),
             files=files or MemoryFiles(bytes_max=DISK_BYTES_MAX),
             source=HttpSource(http, URLS.ledger),
-            facts=Facts(self.charter(), LOCAL),
+            facts=Facts(charter_of(self.log), LOCAL),
             urls=URLS,
             api_key=API_KEY,
             deadlines=Deadlines(),
             bounds=Bounds(probes_per_epoch_max=probes_max),
             metrics=Metrics(),
         )
-
-    def charter(self) -> Charter:
-        logged = next(one for one in self.log.log.entries_ if one.kind is EntryKind.CHARTER)
-        body = msgspec.json.decode(logged.leaf)["body"]
-        return from_plain(Charter, body["body"])
 
     async def close_epoch(self) -> int:
         """Log the gateway's records and a roll, close the epoch; the newest files are served."""
@@ -170,7 +165,9 @@ class World:
         table.add("GET", "/v1/receipts/{order_id}", self._up(self._receipt))
         return table
 
-    def _up(self, handler: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    def _up(
+        self, handler: Callable[[Request], Response]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             if self.manners.is_ledger_down:
                 return problem(503, "store_down", "The store is down. Try again.")
@@ -182,7 +179,8 @@ class World:
         closed = max(self.log.ends, default=-1)
         size = self.log.log.frontier.size
         return json_response(
-            200, {"epoch": self.log.epoch, "closed": closed, "settled": self.settled, "log_size": size}
+            200,
+            {"epoch": self.log.epoch, "closed": closed, "settled": self.settled, "log_size": size},
         )
 
     def _file(self, request: Request) -> Response:
@@ -243,7 +241,7 @@ class World:
             self.records.append(record)
         if manners.is_tampered:
             body = body.replace(b"[", b"[ ", 1)
-        headers = (("x-penstock-order", str(record.order.body["order_id"])),)
+        headers: Headers = (("x-penstock-order", str(record.order.body["order_id"])),)
         assert record.receipt is not None
         assert record.countersign is not None
         if is_stream:
@@ -266,6 +264,12 @@ class World:
         order = order_for(name, key, chute=asked["model"], completion=units)
         order = replace(order, path=path, stream=bool(asked.get("stream")))
         return served(order, key, total_us=1_000 * self._orders, body=body)
+
+
+def charter_of(log: PublishedLog) -> Charter:
+    """The first charter of a log."""
+    logged = next(one for one in log.log.entries_ if one.kind is EntryKind.CHARTER)
+    return from_plain(Charter, msgspec.json.decode(logged.leaf)["body"]["body"])
 
 
 def listed(manifest: Manifest, serving: int) -> dict[str, Any]:
@@ -299,5 +303,3 @@ def _embedded() -> bytes:
 
 def _header(signed: Signed) -> str:
     return urlsafe_b64encode(encode(signed)).decode().rstrip("=")
-
-
