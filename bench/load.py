@@ -34,7 +34,7 @@ class Wish:
 
 @dataclass(slots=True)
 class Seen:
-    """What came of it. Times in ms; `events` are data events with [DONE] (0 for whole answers)."""
+    """What came of it. `events` are data events with [DONE] (0 for whole answers)."""
 
     requests: int = 0
     events: int = 0
@@ -42,21 +42,17 @@ class Seen:
     errors: int = 0
     first_error: str = ""
     wall_s: float = 0.0
+    first_p50_ms: float = 0.0
+    whole_p50_ms: float = 0.0
+    whole_p99_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class Times:
+    """Times of all answers, in ms: to the body's first byte, to its last."""
+
     first_ms: list[float] = field(default_factory=list)
     whole_ms: list[float] = field(default_factory=list)
-
-    @property
-    def first_p50_ms(self) -> float:
-        return median(self.first_ms) if self.first_ms else 0.0
-
-    @property
-    def whole_p50_ms(self) -> float:
-        return median(self.whole_ms) if self.whole_ms else 0.0
-
-    @property
-    def whole_p99_ms(self) -> float:
-        ranked = sorted(self.whole_ms)
-        return ranked[math.ceil(len(ranked) * 0.99) - 1] if ranked else 0.0
 
 
 def run(wish: Wish) -> Seen:
@@ -142,7 +138,7 @@ class Lane(asyncio.Protocol):
 
 
 async def _drive(wish: Wish) -> Seen:
-    seen = Seen()
+    seen, times = Seen(), Times()
     parts = urlsplit(wish.url)
     body = wish.body.encode()
     head = (
@@ -150,38 +146,54 @@ async def _drive(wish: Wish) -> Seen:
         f"authorization: Bearer {wish.api_key}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     request = head.encode() + body
+    asker = Asker(wish, request, (parts.hostname or "", parts.port or 80), seen, times)
     started = time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for _ in range(wish.connections):
-            group.create_task(
-                _ask_on((parts.hostname or "", parts.port or 80), wish, request, seen=seen)
-            )
+            group.create_task(asker.run())
     seen.wall_s = time.perf_counter() - started
+    if times.whole_ms:
+        seen.first_p50_ms = median(times.first_ms)
+        seen.whole_p50_ms = median(times.whole_ms)
+        seen.whole_p99_ms = sorted(times.whole_ms)[math.ceil(seen.requests * 0.99) - 1]
     return seen
 
 
-async def _ask_on(address: tuple[str, int], wish: Wish, request: bytes, *, seen: Seen) -> None:
-    """One connection's part: ask until the time is over, and once at least."""
-    loop = asyncio.get_running_loop()
-    end_at = time.perf_counter() + wish.seconds
-    lane = Lane()
-    is_first = True
-    while is_first or time.perf_counter() < end_at:
-        is_first = False
-        if not lane.is_open:
-            _, lane = await loop.create_connection(Lane, *address)
-        started = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks on one connection after another; what comes is added to `seen` and `times`."""
+
+    wish: Wish
+    request: bytes
+    address: tuple[str, int]
+    seen: Seen
+    times: Times
+
+    async def run(self) -> None:
+        """One connection's part: ask until the time is over, and once at least."""
+        loop = asyncio.get_running_loop()
+        end_at = time.perf_counter() + self.wish.seconds
+        lane = Lane()
+        is_first = True
+        while is_first or time.perf_counter() < end_at:
+            is_first = False
+            if not lane.is_open:
+                _, lane = await loop.create_connection(Lane, *self.address)
+            await self._ask(lane)
+
+    async def _ask(self, lane: Lane) -> None:
+        seen, started = self.seen, time.perf_counter()
         try:
-            answer = await lane.ask(request)
+            answer = await lane.ask(self.request)
         except (RuntimeError, TimeoutError) as error:
             seen.errors += 1
             seen.first_error = seen.first_error or f"{type(error).__name__}: {error}"
-            continue
+            return
         seen.requests += 1
         seen.reads += lane.reads
         seen.events += answer.count(b"data: ")
-        seen.first_ms.append((lane.first_at - started) * 1000)
-        seen.whole_ms.append((time.perf_counter() - started) * 1000)
+        self.times.first_ms.append((lane.first_at - started) * 1000)
+        self.times.whole_ms.append((time.perf_counter() - started) * 1000)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class RunningMarket:
         return int(self.until(lambda: self._pid(station), f"{station} runs"))
 
     def _pid(self, station: str) -> int | None:
-        for one in self.status()["stations"]:
+        for one in self._state().get("stations", []):
             if one["name"] == station and one["pid"] is not None:
                 return int(one["pid"])
         return None
@@ -66,11 +66,18 @@ class RunningMarket:
     def is_back(self, station: str, old_pid: int) -> bool:
         return any(
             one["name"] == station and one["state"] == "ready" and one["pid"] not in {old_pid, None}
-            for one in self.status()["stations"]
+            for one in self._state().get("stations", [])
         )
 
     def url(self, station: str) -> str:
-        return str(self.status()["urls"][station])
+        return str(self._state()["urls"][station])
+
+    def _state(self) -> Any:
+        """What the supervisor last wrote: the same as `status` says, without a process each time."""
+        try:
+            return json.loads((self.home / "state.json").read_text())
+        except FileNotFoundError:
+            return {}
 
     @property
     def gateway(self) -> str:
@@ -120,7 +127,7 @@ class RunningMarket:
 
     @property
     def supervisor_pid(self) -> int:
-        return int(json.loads((self.home / "state.json").read_text())["supervisor_pid"])
+        return int(self._state()["supervisor_pid"])
 
     def up_at_once(self, count: int, *options: str) -> list[subprocess.CompletedProcess[str]]:
         """So many `up --detach` in this home at the same moment, and what each of them said."""

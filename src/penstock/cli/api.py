@@ -45,11 +45,14 @@ async def call(method: str, url: str, *, body: object = None, bearer: str = "") 
         await client.close()
     try:
         answer = msgspec.json.decode(reply.body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if reply.status < 400:
+            raise Refused(reply.status, "bad_answer", "the answer is not JSON") from error
         answer = {}
     if reply.status >= 400:
-        error = answer.get("error", {}) if isinstance(answer, dict) else {}
-        raise Refused(reply.status, str(error.get("code", "")), str(error.get("message", "")))
+        told = answer.get("error") if isinstance(answer, dict) else None
+        told = told if isinstance(told, dict) else {}
+        raise Refused(reply.status, str(told.get("code", "")), str(told.get("message", "")))
     return answer
 
 

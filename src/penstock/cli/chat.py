@@ -8,7 +8,15 @@ from penstock.cli.api import api_key, station_url
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
-from penstock.cli.output import console, error_console, json_option, print_json, short, usd
+from penstock.cli.output import (
+    console,
+    error_console,
+    json_option,
+    plain,
+    print_json,
+    short,
+    usd,
+)
 from penstock.cli.world import stopwatch
 from penstock.client.client import AnswerStream, AsyncClient
 from penstock.client.errors import ClientError
@@ -88,13 +96,13 @@ class Talk:
         async with streaming as stream:
             async for piece in stream:
                 if not self._quiet:
-                    click.echo(piece, nl=False)
+                    click.echo(plain(piece), nl=False)
         self._messages.append({"role": "assistant", "content": stream.text})
         if self._quiet:
             print_json(facts(stream, stopwatch() - began))
             return
         click.echo()
-        console().print(summary(stream, stopwatch() - began), style="dim")
+        console().print(plain(summary(stream, stopwatch() - began)), style="dim", markup=False)
 
 
 def facts(stream: AnswerStream, seconds: float) -> dict[str, object]:

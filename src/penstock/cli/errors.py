@@ -2,6 +2,8 @@
 
 import click
 
+from penstock.cli.output import plain
+
 
 class Stop(click.ClickException):
     """Ends the command with exit code 1 (or `exit_code`) and one clear message."""
@@ -10,7 +12,7 @@ class Stop(click.ClickException):
         parts = [happened + (f": {why}" if why else "")]
         if then:
             parts.append(f"  Next: {then}")
-        super().__init__("\n".join(parts))
+        super().__init__(plain("\n".join(parts)))
         self.happened = happened
         self.why = why
         self.then = then

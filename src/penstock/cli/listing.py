@@ -103,13 +103,19 @@ def published_scores(home: Home, epoch: int) -> dict[str, Any]:
 
     from penstock.cli.home import read_json
     from penstock.spec.entries import EntryKind, parse_leaf
+    from penstock.spec.errors import SpecError
 
     outcome = read_json(home.public / f"epochs/{epoch:08d}/outcome.json")
     if not outcome:
         raise Stop(f"epoch {epoch} is not settled", then="penstock scores (for the newest one)")
-    entries = [parse_leaf(base64.b64decode(item["leaf"])) for item in outcome["entries"]]
-    reports = [one.body["body"] for one in entries if one.kind is EntryKind.REPORT]
-    settled = next(one.body["body"] for one in entries if one.kind is EntryKind.SETTLEMENT)
+    try:
+        entries = [parse_leaf(base64.b64decode(item["leaf"])) for item in outcome["entries"]]
+        reports = [one.body["body"] for one in entries if one.kind is EntryKind.REPORT]
+        settled = next(one.body["body"] for one in entries if one.kind is EntryKind.SETTLEMENT)
+    except (SpecError, LookupError, TypeError, ValueError, StopIteration) as error:
+        raise Stop(
+            f"the outcome of epoch {epoch} cannot be read", then=f"penstock verify --epoch {epoch}"
+        ) from error
     return {
         "epoch": epoch,
         "policy": reports[0]["policy"] if reports else "",
@@ -130,7 +136,10 @@ def balance(home: Home, *, key_file: str | None, as_json: bool) -> None:
     """Show what your API key's account has left, and what is bound for running requests."""
     from pathlib import Path
 
-    key = Path(key_file).read_text().strip() if key_file else api_key(home)
+    try:
+        key = Path(key_file).read_text().strip() if key_file else api_key(home)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Stop(f"cannot read the API key in {key_file}", why=str(error)) from error
     found = fetch("GET", f"{station_url(home, 'ledger')}/v1/balance", bearer=key)
     if as_json:
         print_json(found)

@@ -9,6 +9,7 @@ from typing import Any, TextIO, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from penstock.spec.units import NANO_PER_USD
 
@@ -50,8 +51,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
         numeric = all(isinstance(row[index], int) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(plain(str(cell))) for cell in row))
     console().print(table)
+
+
+def plain(text: str) -> str:
+    """Text of a stranger without what steers a terminal: only line ends and tabs are kept."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def usd(nano: int) -> str:

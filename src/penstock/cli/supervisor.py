@@ -18,7 +18,6 @@ from penstock.kit.tasks import Backoff, Scope
 
 READY_DEADLINE_MS = 60_000
 STOP_DEADLINE_MS = 20_000
-SERVER_STOP_DEADLINE_MS = 15_000
 
 _log = events("supervisor")
 
@@ -69,6 +68,7 @@ class Supervisor:
     backoff: Backoff = field(
         default_factory=lambda: Backoff(delay_ms_min=200, delay_ms_max=5_000, steady_ms=30_000)
     )
+    stop_deadline_ms: int = STOP_DEADLINE_MS
     stopping: bool = False
 
     async def start(self, scope: Scope) -> None:
@@ -148,5 +148,5 @@ class Supervisor:
     async def _end(self, process: Process) -> None:
         if process.child is not None and process.child.status is None:
             self._set(process, "stopping")
-            await process.child.terminate(deadline_ms=STOP_DEADLINE_MS)
+            await process.child.terminate(deadline_ms=self.stop_deadline_ms)
         self._set(process, "stopped")

@@ -8,12 +8,20 @@ import json
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
-from penstock.cli.output import console, error_console, json_option, print_json, usd
+from penstock.cli.output import (
+    console,
+    error_console,
+    json_option,
+    plain,
+    print_json,
+    usd,
+)
 from penstock.client.audit import Audit, Auditor
 from penstock.client.errors import BadAnswer, Difference, NotPublished, Unreachable
 from penstock.client.proof import LogName, Proof, check_document
@@ -98,7 +106,7 @@ def receipt(reach: tuple[Home, str | None, str], *, file: Any, as_json: bool) ->
         if as_json:
             print_json({"verdict": "invalid", "reason": error.reason})
         else:
-            error_console().print(f"[red]invalid[/red]: {error.reason}")
+            error_console().print(f"[red]invalid[/red]: {escape(plain(error.reason))}")
         raise SystemExit(EXIT_DIFFERENCE) from error
     if as_json:
         print_json({"verdict": "valid", **_proof_json(proof, log)})
@@ -131,8 +139,10 @@ async def _with_source(home: Home, operator_url: str | None, run: Any) -> Any:
         return await run(source)
     except Difference as error:
         click.echo(
-            f"DIFFERENT at {error.where}\n  published:  {error.published}\n"
-            f"  recomputed: {error.recomputed}",
+            plain(
+                f"DIFFERENT at {error.where}\n  published:  {error.published}\n"
+                f"  recomputed: {error.recomputed}"
+            ),
             err=True,
         )
         raise SystemExit(EXIT_DIFFERENCE) from error
@@ -154,6 +164,8 @@ def _log_of(home: Home, operator_url: str | None, log_key: str) -> tuple[LogName
     if operator_url is None and not (home.public / "operator.json").exists():
         return None, "local"
     operator = asyncio.run(_with_source(home, operator_url, read_operator))
+    if operator.network not in NETWORKS:
+        raise Stop(f"the operator's network {operator.network!r} is unknown here")
     if log_key and operator.log_key != log_key:
         raise Stop("the operator's log has another key", why=operator.log_key)
     return LogName(operator.origin, operator.log_key), operator.network

@@ -15,7 +15,14 @@ from typing import Any, Protocol, Self, TypeVar
 import msgspec
 
 from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
-from penstock.client.errors import ApiError, ClientClosed, ClientError, Unreachable
+from penstock.client.errors import (
+    ApiError,
+    BadAnswer,
+    ClientClosed,
+    ClientError,
+    InsideLoop,
+    Unreachable,
+)
 from penstock.client.proof import LogName, Proof, check_document
 from penstock.kit.errors import WireError
 from penstock.kit.keys import verify as verify_signature
@@ -26,6 +33,7 @@ from penstock.spec.params import NETWORKS
 HEAD_DEADLINE_MS = 120_000
 IDLE_DEADLINE_MS = 60_000
 BODY_BYTES_MAX = 64 << 20
+TOLD_CHARS_MAX = 200
 
 T = TypeVar("T")
 Messages = str | Sequence[dict[str, Any]]
@@ -107,7 +115,7 @@ class AnswerStream:
         """
         async for chunk in self._chunks():
             for event in self.check.feed(chunk):
-                if "error" in event:
+                if isinstance(event, dict) and "error" in event:
                     raise _api_error(self.incoming.status, event)
                 piece = _piece(event)
                 self.text += piece
@@ -161,15 +169,18 @@ class AsyncClient:
 
     async def models(self) -> list[dict[str, Any]]:
         """What the gateway serves. Raises ClientError."""
-        return list((await self._json("GET", "/v1/models"))["data"])
+        listed = (await self._object("/v1/models")).get("data")
+        if not isinstance(listed, list):
+            raise BadAnswer("the list of models has no data")
+        return listed
 
     async def balance(self) -> dict[str, Any]:
         """`{"account", "available_nano", "held_nano"}`. Raises ClientError."""
-        return dict(await self._json("GET", "/v1/balance"))
+        return await self._object("/v1/balance")
 
     async def receipt(self, order_id: str) -> dict[str, Any]:
         """The receipt document of an order, for `prove` or a file. Raises ClientError."""
-        return dict(await self._json("GET", f"/v1/receipts/{order_id}"))
+        return await self._object(f"/v1/receipts/{order_id}")
 
     async def prove(
         self, order_id: str, *, log: LogName | None = None, network: str = "local"
@@ -201,14 +212,17 @@ class AsyncClient:
                 data = await incoming.read(
                     bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_DEADLINE_MS
                 )
-        except WireError as error:
+        except (WireError, ValueError) as error:  # ValueError: the URL or the key cannot be sent
             raise Unreachable(self.base_url, str(error)) from error
         if incoming.status >= 400:
-            raise _api_error(incoming.status, decode(data))
+            raise _refusal(incoming.status, data)
         return incoming, data
 
-    async def _json(self, method: str, path: str) -> Any:
-        return decode((await self._read(method, path, b""))[1])
+    async def _object(self, path: str) -> dict[str, Any]:
+        value = decode((await self._read("GET", path, b""))[1])
+        if not isinstance(value, dict):
+            raise BadAnswer("not a JSON object")
+        return value
 
     async def _whole(self, path: str, body: dict[str, Any]) -> Answer:
         incoming, data = await self._read("POST", path, msgspec.json.encode(body))
@@ -219,6 +233,8 @@ class AsyncClient:
             verify=self.verify,
         )
         value = decode(data)
+        if not isinstance(value, dict):
+            raise BadAnswer("not a JSON object")
         return Answer(_piece(value), value, incoming.header("x-penstock-order"), signed)
 
 
@@ -232,7 +248,7 @@ class _Streaming:
     async def __aenter__(self) -> AnswerStream:
         try:
             incoming = await self._opened.__aenter__()
-        except WireError as error:
+        except (WireError, ValueError) as error:  # ValueError: the URL or the key cannot be sent
             raise Unreachable(self._client.base_url, str(error)) from error
         if incoming.status >= 400:
             raise await self._refused(incoming)
@@ -247,7 +263,7 @@ class _Streaming:
             return Unreachable(self._client.base_url, str(error))
         finally:
             await self._opened.__aexit__(None, None, None)
-        return _api_error(incoming.status, decode(data))
+        return _refusal(incoming.status, data)
 
     async def __aexit__(
         self,
@@ -282,6 +298,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections. Safe to call twice."""
+        if _is_inside_loop():
+            raise InsideLoop(self._client.base_url)
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._client.transport.close())
             self._loop.close()
@@ -290,6 +308,9 @@ class Client:
         if self._loop.is_closed():
             work.close()
             raise ClientClosed(self._client.base_url)
+        if _is_inside_loop():
+            work.close()
+            raise InsideLoop(self._client.base_url)
         return self._loop.run_until_complete(work)
 
     def chat(self, model: str, messages: Messages, **options: Any) -> Answer:
@@ -325,6 +346,14 @@ class Client:
         return self._run(self._client.prove(order_id, log=log, network=network))
 
 
+def _is_inside_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def _next(pieces: AsyncIterator[str]) -> str:
     return await anext(pieces)
 
@@ -338,12 +367,24 @@ def _messages(messages: Messages) -> list[dict[str, Any]]:
 def _piece(event: Any) -> str:
     """The text of a chat answer or of one event of it; "" where there is none."""
     choices = event.get("choices") if isinstance(event, dict) else None
-    if not choices:
+    first = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(first, dict):
         return ""
-    said = choices[0].get("delta") or choices[0].get("message") or {}
-    return str(said.get("content") or "")
+    said = first.get("delta") or first.get("message")
+    content = said.get("content") if isinstance(said, dict) else None
+    return content if isinstance(content, str) else ""
 
 
 def _api_error(status: int, body: Any) -> ApiError:
-    error = body.get("error", {}) if isinstance(body, dict) else {}
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return ApiError(status, "", str(body)[:TOLD_CHARS_MAX])
     return ApiError(status, str(error.get("code", "")), str(error.get("message", body)))
+
+
+def _refusal(status: int, data: bytes) -> ApiError:
+    """What an error status says; a proxy's page is no JSON, and the status still counts."""
+    try:
+        return _api_error(status, decode(data))
+    except BadAnswer:
+        return ApiError(status, "", data[:TOLD_CHARS_MAX].decode(errors="replace"))

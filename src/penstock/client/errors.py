@@ -71,3 +71,13 @@ class ClientClosed(ClientError):
 
     def __str__(self) -> str:
         return f"this client of {self.url} is closed: make another one"
+
+
+@dataclass(eq=False)
+class InsideLoop(ClientError):
+    """The client without await was used where a loop runs."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"a loop runs here: use AsyncClient({self.url!r}, ...) and await its calls"

@@ -40,7 +40,7 @@ class HttpSource:
             reply = await self.client.call(
                 "GET", url, deadline_ms=DEADLINE_MS, body_bytes_max=self.file_bytes_max
             )
-        except WireError as error:
+        except (WireError, ValueError) as error:  # ValueError: it is no URL
             raise Unreachable(self.url, str(error)) from error
         if reply.status == 404:
             raise NotPublished(name)

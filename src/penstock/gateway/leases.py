@@ -24,6 +24,12 @@ REFUSED_REST_MS = 5_000
 """After the ledger refused to extend a lease in the background it is left alone this long."""
 
 
+TOP_UP_NANO = 1
+"""What is asked for ahead of need: the ledger adds what is usual, and an account that many share is
+not bound here for what nobody has asked for.
+"""
+
+
 class LeaseAnswer(msgspec.Struct):
     """What the ledger says: a lease, or `error` and what is available."""
 
@@ -53,6 +59,8 @@ class Lease:
     spent_nano: int = 0
     held_nano: int = 0
     holds: int = 0
+    filled_nano: int = 0
+    """What was free when the ledger last granted something: a measure of what the account bears."""
     is_retired: bool = False
     """Nothing new is held under it; it is given back with its last hold."""
 
@@ -162,7 +170,7 @@ class Leases:
                 hold = self._try_hold(payer, nano)
                 if hold is None:
                     hold = await self._extend(payer, nano)
-        if hold.lease.free_nano < self._terms.amount_nano // 2:
+        if self._is_low(hold.lease):
             self._wanted.set()
         return hold
 
@@ -230,14 +238,13 @@ class Leases:
         if not lease.holds and now_ms - payer.used_ms >= self._terms.idle_ms:
             self._retire(payer)
             return True
-        amount = self._terms.amount_nano
-        low = lease.free_nano < amount // 2 and now_ms >= payer.rest_until_ms
+        low = self._is_low(lease) and now_ms >= payer.rest_until_ms
         ageing = lease.expires_ms - now_ms < self._terms.ttl_ms // 2
         if not low and not ageing:
             return True
         try:
             async with payer.lock:
-                await self._top_up(payer, lease, amount - lease.free_nano if low else 0)
+                await self._top_up(payer, lease, TOP_UP_NANO if low else 0)
         except BooksBehind:
             return False
         except BadKey:
@@ -285,7 +292,9 @@ class Leases:
         """Put an answer to use: the same lease grows; of two leases the one with more stays."""
         lease = payer.lease
         if lease is not None and lease.lease_id == answer.lease_id:
-            lease.granted_nano = answer.granted_nano
+            if answer.granted_nano != lease.granted_nano:
+                lease.granted_nano = answer.granted_nano
+                lease.filled_nano = lease.free_nano
             lease.expires_ms = answer.expires_ms
             return
         if lease is not None and self._is_live(lease) and lease.free_nano >= answer.granted_nano:
@@ -296,6 +305,7 @@ class Leases:
             lease_id=answer.lease_id,
             granted_nano=answer.granted_nano,
             expires_ms=answer.expires_ms,
+            filled_nano=answer.granted_nano,
         )
 
     def _retire(self, payer: Payer) -> None:
@@ -305,6 +315,10 @@ class Leases:
             lease.is_retired = True
             if not lease.holds:
                 self._give_back.lease_closed(lease.lease_id)
+
+    def _is_low(self, lease: Lease) -> bool:
+        """Half of what it was last filled to is gone: more is asked for before it is needed."""
+        return lease.free_nano < min(self._terms.amount_nano, lease.filled_nano) // 2
 
     def _is_live(self, lease: Lease) -> bool:
         return self._clock.now_ms() <= lease.expires_ms - EXPIRY_MARGIN_MS

@@ -18,6 +18,7 @@ import msgspec
 MASK = "***"
 _SECRET_WORDS = frozenset({"key", "token", "secret", "authorization", "password", "cookie"})
 _DEPTH_MAX = 4
+_TOO_DEEP = "(nested too deeply)"
 _TEXT_MAX = 2_000
 _ROOT = "penstock"
 
@@ -84,11 +85,14 @@ def masked(name: str, value: object, *, depth: int = 0) -> object:
         return value
     if not _SECRET_WORDS.isdisjoint(name.lower().replace("-", "_").split("_")):
         return MASK
-    if depth < _DEPTH_MAX and isinstance(value, Mapping):
+    if depth >= _DEPTH_MAX and isinstance(value, Mapping | list | tuple):
+        return _TOO_DEEP  # spelled out as text it could show a secret that lies deeper
+    if isinstance(value, Mapping):
         return {str(k): masked(str(k), v, depth=depth + 1) for k, v in value.items()}
-    if depth < _DEPTH_MAX and isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
         return [masked(name, item, depth=depth + 1) for item in value]
-    return value if isinstance(value, str) else str(value)
+    # Half of a surrogate pair, as JSON from a stranger may hold, can be written nowhere.
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 class JsonLine(logging.Formatter):

@@ -47,14 +47,17 @@ class Claims:
         def decide(draft: Draft) -> list[dict[str, str]]:
             return [_answer(draft, one, now_ms=now_ms, quiet_ms=quiet_ms) for one in checked]
 
-        return await self.writer.decide(_wanted(orders), decide)
+        found = [one for _, one in checked if isinstance(one, Judged)]
+        gateways = sorted({one.judgement.order.gateway for one in found})
+        return await self.writer.decide(_wanted(orders, gateways), decide)
 
 
-def _wanted(orders: tuple[str, ...]) -> Wanted:
+def _wanted(orders: tuple[str, ...], gateways: Sequence[str] = ()) -> Wanted:
     named = tuple(one for one in orders if one)
     return Wanted(
         entries=tuple((EntryKind.RECORD, one) for one in named),
         accounts=(OPERATOR,),
+        leases_of=tuple(gateways),
         claims=named,
     )
 

@@ -17,6 +17,9 @@ from penstock.spec.books import Extend, Hold, payer_account
 from penstock.spec.canon import INT_MAX
 
 LEASE_ID_BYTES = 16
+LEASE_PARTS = 4
+"""Without a need for more a lease takes at most one such part of what is free: the account's other
+gateways and keys must find something too."""
 
 
 class _Question(msgspec.Struct, forbid_unknown_fields=True):
@@ -93,7 +96,7 @@ def grant(
     now_ms: int,
     new_lease_id: str,
 ) -> Granted | NotGranted:
-    """Hold `max(need, lease_amount)`, or what is free if that covers the need.
+    """Hold the need, or `lease_amount` or a part of what is free (the smaller) if that is more.
 
     A lease that is closed, unknown, another gateway's or another account's is not extended: the
     answer names a new one, and the gateway goes on with that.
@@ -102,7 +105,8 @@ def grant(
     free_nano = draft.books.balance(payer_account(account)).free_nano
     if free_nano < question.need_nano:
         return NotGranted(available_nano=free_nano)
-    amount_nano = min(max(question.need_nano, params.lease_amount_nano), free_nano)
+    usual_nano = min(params.lease_amount_nano, -(-free_nano // LEASE_PARTS))
+    amount_nano = max(question.need_nano, usual_nano)
     expires_ms = now_ms + params.lease_ttl_ms
     lease = _extendable(draft, question, account)
     if lease is not None:

@@ -49,7 +49,7 @@ from penstock.spec.books import (
 from penstock.spec.canon import to_plain
 from penstock.spec.entries import Close, Entry, EntryKind, Row, leaf_bytes
 from penstock.spec.errors import IdReused
-from penstock.spec.messages import Settlement
+from penstock.spec.messages import Order, Settlement
 from penstock.spec.params import Params
 
 
@@ -237,10 +237,25 @@ class Draft:
         if first_ms is None:
             self._claims[judged.order_id] = now_ms
             return ClaimState.WAITING
-        if first_ms + self.params.claim_grace_ms > min(now_ms, quiet_ms):
+        over_ms = min(now_ms, quiet_ms) - self.params.claim_grace_ms
+        order = judged.judgement.order
+        if first_ms > over_ms or (order.deadline_ms > over_ms and self._may_be_at_work(order)):
             return ClaimState.WAITING
         self.take_record(judged)
         return ClaimState.ACCEPTED
+
+    def _may_be_at_work(self, order: Order) -> bool:
+        """Whether the gateway may still speak about an order whose deadline has not passed.
+
+        It closes a lease only behind the records of all that ran under it, so without an open lease
+        from before the order it has said all it ever will. Else a miner that drags an answer out
+        could have it paid as unseen, at any units, before its gateway can say what came.
+        """
+        opened_ms_max = order.issued_ms + self.params.clock_skew_max_ms
+        return any(
+            lease.is_open and lease.gateway == order.gateway and lease.opened_ms <= opened_ms_max
+            for lease in self.leases()
+        )
 
     # Leases and the market's words --------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class StreamReader:
     def _step(self, payload: bytes) -> Step:
         try:
             fields = _decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Step(failed=True)
         if not isinstance(fields, dict):
             return Step(failed=True)
@@ -108,7 +108,7 @@ def normalise_whole(body: bytes, chute_name: str) -> tuple[bytes, Counts | None]
     """A whole answer under the chute's name, with the engine's counts; None if it is no answer."""
     try:
         fields = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if not isinstance(fields, dict) or "error" in fields:
         return None

@@ -53,6 +53,7 @@ class Endings:
         """Everything. The world must be at rest."""
         judged = self._judged()
         self._orders(judged)
+        self._operator_paid(judged)
         self._accounts(judged)
         self._reports()
         await self._audits(self._ground.chance.stream("audits"))
@@ -110,6 +111,14 @@ class Endings:
             self._breaks("an answer goes to who pays", f"{gateway}: {word} for {sent.account}")
 
     # Money.
+
+    def _operator_paid(self, judged: dict[str, Judgement]) -> None:
+        """The operator pays what a payer owes only when its gateway died before it could say so."""
+        for order_id in self._books.operator_paid:
+            sent = self._ground.witness.sent[order_id]
+            if judged[order_id].charge_nano and not sent.life.was_killed:
+                detail = f"{order_id} of {sent.life.host}/{sent.life.number}: {judged[order_id]}"
+                self._breaks("payers pay for what they got", detail)
 
     def _accounts(self, judged: dict[str, Judgement]) -> None:
         """Every balance, derived from the log and the credits alone."""

@@ -18,8 +18,9 @@ from penstock.spec.units import Price
 
 DEADLINE_MS = 5_000
 AGAIN_S = 1
+# Odd numbers: a market in which every share comes out even hides whoever rounds wrongly.
 PRICE = Price(
-    request=0, prompt=50_000_000, cached=10_000_000, completion=200_000_000, images=0, audio_ms=0
+    request=0, prompt=50_123_457, cached=10_000_019, completion=200_654_321, images=0, audio_ms=0
 )
 _encode = msgspec.json.Encoder().encode
 

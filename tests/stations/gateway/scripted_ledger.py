@@ -77,7 +77,7 @@ class ScriptedLedger:
             return b'{"error": "unknown_key"}'
         purse = self.accounts[account]
         need = question["need_nano"]
-        amount = min(max(need, self.params.lease_amount_nano), purse.free_nano)
+        amount = max(need, min(self.params.lease_amount_nano, -(-purse.free_nano // 4)))
         lease_id = question["lease_id"]
         lease = self.leases.get(lease_id)
         if purse.free_nano < need or (lease is None and not amount):

@@ -284,6 +284,28 @@ def test_when_all_payers_have_holds_a_new_one_has_to_wait(loop: VirtualLoop) -> 
     in_time(loop, scenario())
 
 
+def test_a_lease_is_topped_up_when_half_of_what_filled_it_is_gone(loop: VirtualLoop) -> None:
+    """A small account's lease is measured by what it got, not by what a rich one would get."""
+
+    async def scenario() -> None:
+        desk = Desk(loop, lease(nano=100), lease(nano=140))
+        payer = await desk.payer()
+        async with asyncio.TaskGroup() as group:
+            upkeep = group.create_task(desk.leases.keep(beat_ms=1_000))
+            kept = await desk.leases.hold(payer, 50)
+            await asyncio.sleep(3)
+            assert len(desk.ledger.questions) == 1
+            more = await desk.leases.hold(payer, 1)
+            await asyncio.sleep(3)
+            upkeep.cancel()
+        assert [one["need_nano"] for one in desk.ledger.questions] == [0, 1]
+        assert kept.lease.free_nano == 89
+        kept.settle(0)
+        more.settle(0)
+
+    in_time(loop, scenario())
+
+
 def test_upkeep_renews_when_the_account_does_not_reach_for_more(loop: VirtualLoop) -> None:
     async def scenario() -> None:
         later = lease(expires_ms=lease()["expires_ms"] + TTL_MS)
@@ -294,7 +316,7 @@ def test_upkeep_renews_when_the_account_does_not_reach_for_more(loop: VirtualLoo
             await asyncio.sleep(1)
             upkeep.cancel()
         needs = [question["need_nano"] for question in desk.ledger.questions]
-        assert needs[:3] == [0, 900, 0]
+        assert needs[:3] == [0, 1, 0]
         assert hold.lease.expires_ms == later["expires_ms"]
         hold.settle(0)
 

@@ -10,7 +10,9 @@ from tests.stations.ledger.makers_ledger import (
     PARAMS,
     USD,
     World,
+    charter,
     claim,
+    closing_event,
     order_id,
     record,
     record_event,
@@ -94,6 +96,51 @@ async def test_a_record_that_comes_after_an_accepted_claim_is_a_dispute(world: W
     await world.take(record_event(record(), lease_id=lease))
     assert world.fate("disputed") == 1
     assert (await world.everyone())["payer"] == USD
+
+
+def running_claim(world: World, *, left_ms: int) -> dict[str, Any]:
+    """A claim for an order that was issued now and runs for so long."""
+    now_ms = world.clock.at_ms
+    order = make_order(order_id=order_id(1), issued_ms=now_ms, deadline_ms=now_ms + left_ms)
+    return {
+        "order": to_plain(sign("order", order, GATEWAY)),
+        "receipt": to_plain(sign("receipt", make_receipt(order), MINER)),
+    }
+
+
+async def test_while_its_gateway_may_be_at_work_an_order_cannot_be_claimed(world: World) -> None:
+    """A miner that drags an answer out past the grace would be paid for what nobody received."""
+    await world.leased()
+    running = running_claim(world, left_ms=5 * GRACE)
+    await claimed(world, running)
+    pass_quietly(world, 6 * GRACE - 1)
+    assert (await claimed(world, running))[0]["state"] == "waiting"
+    assert (await world.everyone())["miner"] == 0
+    pass_quietly(world, 1)
+    assert (await claimed(world, running))[0]["state"] == "accepted"
+
+
+async def test_a_gateway_without_a_lease_from_before_an_order_has_said_all_about_it(
+    world: World,
+) -> None:
+    lease = await world.leased()
+    running = running_claim(world, left_ms=50 * GRACE)
+    await claimed(world, running)
+    await world.take(closing_event(lease))
+    pass_quietly(world, GRACE)
+    await world.leased()
+    assert (await claimed(world, running))[0]["state"] == "accepted"
+
+
+async def test_another_gateways_lease_does_not_hold_a_claim_up() -> None:
+    second = ToyKey("second gateway")
+    world = await World(charter=charter(gateways=(GATEWAY.identity, second.identity))).start()
+    await world.fund(10 * USD)
+    await world.lease(1, gateway=second.identity)
+    running = running_claim(world, left_ms=50 * GRACE)
+    await claimed(world, running)
+    pass_quietly(world, GRACE)
+    assert (await claimed(world, running))[0]["state"] == "accepted"
 
 
 async def test_a_ledger_that_lags_behind_calls_no_gateway_silent(world: World) -> None:

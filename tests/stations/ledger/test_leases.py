@@ -24,6 +24,8 @@ from penstock.spec.keys import sign
 from penstock.spec.messages import Charter
 
 AMOUNT = PARAMS.lease_amount_nano
+PART = USD // 4
+"""What a lease takes of an account with one USD, without a need for more."""
 SECOND = ToyKey("second gateway")
 
 
@@ -49,9 +51,21 @@ class TestGranting:
         await world.fund(10 * USD)
         assert (await world.lease(4 * USD))["granted_nano"] == 4 * USD
 
-    async def test_a_small_account_gives_all_it_has(self, world: World) -> None:
+    async def test_a_small_account_gives_a_quarter_and_leaves_the_rest_to_others(
+        self, world: World
+    ) -> None:
         await world.fund(700)
-        assert (await world.lease(5))["granted_nano"] == 700
+        assert (await world.lease(5))["granted_nano"] == 175
+        other = await world.lease(300, gateway=SECOND.identity)
+        assert other["granted_nano"] == 300
+
+    async def test_a_small_account_gives_all_it_has_to_who_needs_it(self, world: World) -> None:
+        await world.fund(700)
+        assert (await world.lease(700))["granted_nano"] == 700
+
+    async def test_the_last_nano_can_still_be_leased(self, world: World) -> None:
+        await world.fund(1)
+        assert (await world.lease(0))["granted_nano"] == 1
 
     async def test_a_need_above_what_is_free_is_refused_and_holds_nothing(
         self, world: World
@@ -69,7 +83,7 @@ class TestGranting:
 
     async def test_money_held_by_one_gateway_is_not_promised_to_another(self, world: World) -> None:
         await world.fund(AMOUNT + 5)
-        await world.lease(1)
+        await world.lease(AMOUNT)
         answer = await world.lease(6, gateway=SECOND.identity)
         assert answer == {"error": "insufficient_funds", "available_nano": 5}
 
@@ -93,7 +107,7 @@ class TestGranting:
 
     async def test_a_lease_without_more_money_can_still_be_renewed(self, world: World) -> None:
         await world.fund(700)
-        first = await world.lease(1)
+        first = await world.lease(700)
         assert (await world.lease(0, lease_id=first["lease_id"]))["granted_nano"] == 700
 
     async def test_a_closed_lease_is_replaced_by_a_new_one(self, world: World) -> None:
@@ -101,7 +115,7 @@ class TestGranting:
         await world.take(closing_event(lease))
         answer = await world.lease(1, lease_id=lease)
         assert answer["lease_id"] != lease
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
 
     async def test_another_gateways_lease_is_not_extended(self, world: World) -> None:
         await world.fund(10 * USD)
@@ -169,7 +183,7 @@ class TestClosing:
     async def test_closing_a_lease_nobody_knows_changes_nothing(self, world: World) -> None:
         await world.leased()
         await world.take(closing_event("l-" + "9" * 32))
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
 
     async def test_a_restarted_gateway_gives_back_all_its_old_leases(self, world: World) -> None:
         await world.fund(10 * USD)
@@ -233,7 +247,7 @@ class TestExpiry:
     ) -> None:
         await world.leased()
         await world.step(PARAMS.lease_ttl_ms + PARAMS.claim_grace_ms - 1)
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
         await world.step(1)
         assert await held(world) == 0
 
@@ -242,14 +256,14 @@ class TestExpiry:
         await world.step(PARAMS.lease_ttl_ms - 1)
         await world.lease(0, lease_id=lease)
         await world.step(PARAMS.claim_grace_ms + 1)
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
 
     async def test_nothing_expires_while_the_ledger_is_behind(self, world: World) -> None:
         lease = await world.leased()
         world.quiet()
         world.clock.pass_ms(10 * PARAMS.lease_ttl_ms)
         await world.ledger.upkeep.step()
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
         await world.take(record_event(record(), lease_id=lease))
         assert (await world.everyone())["payer"] == USD - CHARGE
 
@@ -260,7 +274,7 @@ class TestExpiry:
         await world.start()
         world.clock.pass_ms(10 * PARAMS.lease_ttl_ms)
         await world.ledger.upkeep.step()
-        assert await held(world) == AMOUNT
+        assert await held(world) == PART
 
     async def test_a_charge_that_comes_after_all_that_is_the_operators(self, world: World) -> None:
         lease = await world.leased()

@@ -110,7 +110,7 @@ class TestAccounts:
 
     async def test_a_balance_tells_what_is_held(self, world: World) -> None:
         await world.fund(PARAMS.lease_amount_nano + 5)
-        await world.lease(1)
+        await world.lease(PARAMS.lease_amount_nano)
         answer = (await world.get("/v1/balance", authorization=BEARER))[1]
         assert (answer["available_nano"], answer["held_nano"]) == (5, PARAMS.lease_amount_nano)
 
