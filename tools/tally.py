@@ -11,7 +11,7 @@ def run(folder: Path) -> int:
     """Add up all reports in a folder; exit 1 when there is none or a test failed."""
     passed = failed = skipped = 0
     for report in sorted(folder.glob("*.xml")):
-        for suite in ElementTree.parse(report).getroot().iter("testsuite"):  # noqa: S314 - our own
+        for suite in ET.parse(report).getroot().iter("testsuite"):  # noqa: S314 - our own
             bad = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
             failed += bad
             skipped += int(suite.get("skipped", "0"))

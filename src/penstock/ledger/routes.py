@@ -54,13 +54,17 @@ class _Pages:
 
     async def open_account(self, request: Request) -> Response:
         signed = _signed(request)
+        refused = "ledger_openings_refused_total"
         try:
             account, available_nano = await self._ledger.open_account(signed)
         except BadSignature as error:
+            self._ledger.metrics.count(refused, code="not_the_operator")
             raise _refusal(request, 403, code="not_the_operator", message=str(error)) from error
         except SpecError as error:
+            self._ledger.metrics.count(refused, code="bad_opening")
             raise _refusal(request, 400, code="bad_opening", message=str(error)) from error
         except AccountConflict as error:
+            self._ledger.metrics.count(refused, code=error.code)
             raise _refusal(request, 409, code=error.code, message=error.message) from error
         return json_response(200, {"account": account, "available_nano": available_nano})
 

@@ -248,7 +248,10 @@ class Ledger:
 
     async def take_claims(self, claims: Sequence[object]) -> list[dict[str, str]]:
         """One answer per claim, in order. Raises StoreDown."""
-        return await self.claims.take(claims, self.rules())
+        answers = await self.claims.take(claims, self.rules())
+        for answer in answers:
+            self.metrics.count("ledger_claims_total", state=answer["state"])
+        return answers
 
     async def take_report(self, signed: Signed) -> None:
         """Log a validator's report: one per validator and epoch, after the epoch closed.

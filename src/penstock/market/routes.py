@@ -45,9 +45,9 @@ def build_routes(market: Market, info: Info) -> Routes:
     for path, view in shown.items():
         routes.add("GET", path, _showing(view))
     routes.add("GET", "/metrics", _metrics(market))
-    routes.add("POST", "/v1/offers", _answering(_post_offer(market)))
-    routes.add("DELETE", "/v1/offers/{instance...}", _answering(_delete_offer(market)))
-    routes.add("POST", "/v1/chutes", _answering(_post_chute(market)))
+    routes.add("POST", "/v1/offers", _answering(market, _post_offer(market)))
+    routes.add("DELETE", "/v1/offers/{instance...}", _answering(market, _delete_offer(market)))
+    routes.add("POST", "/v1/chutes", _answering(market, _post_chute(market)))
     return routes
 
 
@@ -67,13 +67,14 @@ def _metrics(market: Market) -> Answer:
     return metrics
 
 
-def _answering(handler: Answer) -> Answer:
-    """Refusals become the error envelope."""
+def _answering(market: Market, handler: Answer) -> Answer:
+    """Refusals become the error envelope, and are counted by their code."""
 
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
         except MarketError as error:
+            market.metrics.count("market_refused_total", code=error.code)
             return answer_of(error, request.request_id)
 
     return answer

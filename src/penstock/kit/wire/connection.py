@@ -33,6 +33,10 @@ class Owner(Protocol):
         """The connection is gone."""
         ...
 
+    def refused(self, status: int) -> None:
+        """A connection ends with an answer that no handler gave."""
+        ...
+
     def next_request_id(self) -> str:
         """A fresh id."""
         ...
@@ -236,6 +240,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def _refuse(self, response: Response) -> None:
         """Answer without a handler, then close so that the client can still read the answer."""
+        self._server.refused(response.status)
         self._out.send_last(response, request_id=self._request_id or self._server.next_request_id())
         self._queue.clear()
         if not self._transport.can_write_eof():

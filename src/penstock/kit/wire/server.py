@@ -34,6 +34,7 @@ class Server:
         self.handler = handler
         self.limits = limits if limits is not None else ServerLimits()
         self.errands = Errands(crash_recorder(metrics))
+        self._metrics = metrics
         self.draining = False
         self._network = network
         self._listener: Listener | None = None
@@ -80,6 +81,11 @@ class Server:
         self._connections.pop(connection, None)
         if not self._connections:
             self._empty.set()
+
+    def refused(self, status: int) -> None:
+        """Count what never reached a handler: malformed, too large, too slow, too many."""
+        if self._metrics is not None:
+            self._metrics.count("http_refused_total", status=str(status))
 
     def next_request_id(self) -> str:
         """Unique for this process's life; the random prefix tells processes apart."""
