@@ -19,6 +19,7 @@ import uvloop
 
 LAST_CHUNK = b"0\r\n\r\n"
 ANSWER_DEADLINE_S = 60
+AFTER_ERROR_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,7 @@ class Asker:
         except (RuntimeError, TimeoutError) as error:
             seen.errors += 1
             seen.first_error = seen.first_error or f"{type(error).__name__}: {error}"
+            await asyncio.sleep(AFTER_ERROR_S)  # a refusal costs next to nothing: do not storm
             return
         seen.requests += 1
         seen.reads += lane.reads

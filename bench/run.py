@@ -10,9 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-# `bench` is a package beside `tests`, whose makers it uses, and no place to import from.
-sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 BENCHES = ("start", "costs", "intake", "scoring", "way")
 
 
@@ -42,4 +39,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # `bench` is a package beside `tests`, whose makers it uses, and no place to import from.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
     sys.exit(main(sys.argv[1:]))

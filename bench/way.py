@@ -63,8 +63,8 @@ CASES = (
     *(Case("echo", "stream", SHORT_WORDS, count) for count in (8,)),
     *(Case("echo", "stream", LONG_WORDS, count) for count in (8,)),
     *(Case("paced", "stream", LONG_WORDS, count) for count in (8, 32)),
-    *(Case("tiny-chat", "whole", SHORT_WORDS, count) for count in (1, 4)),
-    *(Case("tiny-chat", "stream", SHORT_WORDS, count) for count in (1, 4)),
+    *(Case("tiny-chat", "whole", SHORT_WORDS, count) for count in (1, 2)),
+    *(Case("tiny-chat", "stream", SHORT_WORDS, count) for count in (1, 2)),
 )
 QUICK = (Case("echo", "whole", SHORT_WORDS, 8), Case("echo", "stream", LONG_WORDS, 8))
 
@@ -136,7 +136,7 @@ def idle(ground: Ground) -> list[Figure]:
 
 
 def row(case: Case, way: Way, *, seconds: float) -> list[Figure]:
-    """One case on one way. Raises RuntimeError when a request failed."""
+    """One case on one way. Raises RuntimeError when no request was answered."""
     before = {name: _cpu_ms(name, pid) for name, pid in way.pids.items()}
     seen = _load(case, way, seconds=seconds)
     used = {name: _cpu_ms(name, pid) - before[name] for name, pid in way.pids.items()}
@@ -147,6 +147,8 @@ def row(case: Case, way: Way, *, seconds: float) -> list[Figure]:
         Figure(target, "whole p50", "ms", seen.whole_p50_ms),
         Figure(target, "whole p99", "ms", seen.whole_p99_ms),
     ]
+    if seen.errors:
+        figures.append(Figure(target, "failed", "requests", seen.errors))
     if case.form == "stream":
         figures.append(Figure(target, "chunks", "1/s", seen.events / seen.wall_s))
         figures.append(Figure(target, "chunks a read", "", seen.events / seen.reads))
@@ -173,7 +175,7 @@ def _load(case: Case, way: Way, *, seconds: float) -> load.Seen:
         seconds=seconds,
     )
     seen = load.run(wish)
-    if seen.errors:
+    if not seen.requests:
         raise RuntimeError(f"{way.name}: {case.name}: {seen.errors} failed: {seen.first_error}")
     ground = way.ground
     if ground is not None:

@@ -1,8 +1,8 @@
 """The closing line of `make test`: how many tests the last runs passed, from their JUnit files."""
 
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
-from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -121,6 +121,16 @@ def test_signatures_about_different_orders_are_refused() -> None:
         check_signatures(first.receipt, first.countersign, digest="00", verify=verify)
 
 
+async def test_the_receipt_of_another_order_proves_nothing() -> None:
+    market = FakeMarket(ANSWERS)
+    async with AsyncClient("http://fake", "sk-test", market) as calls:
+        one = await calls.chat("tiny-chat", "Hi")
+        other = await calls.chat("tiny-chat", "Ho")
+        market.receipts[one.order_id] = market.receipts[other.order_id]
+        with pytest.raises(BadAnswer):
+            await calls.prove(one.order_id)
+
+
 @pytest.mark.parametrize("payload", [b"{}", b"no json", b'{"kind":1}'])
 def test_a_malformed_receipt_comment_is_a_bad_answer(payload: bytes) -> None:
     with pytest.raises(BadAnswer):

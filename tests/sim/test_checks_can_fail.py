@@ -11,7 +11,7 @@ from penstock.gateway.directory import Directory
 from penstock.gateway.leases import Leases
 from penstock.gateway.orders import Orders
 from penstock.gateway.records import Recorder
-from penstock.ledger import upkeep
+from penstock.ledger import settle
 from penstock.ledger.intake import Judged
 from penstock.ledger.policy import Draft, Fate
 from penstock.miner.instance import Instance
@@ -81,8 +81,7 @@ def test_a_charge_on_the_wrong_account_is_seen(monkeypatch: pytest.MonkeyPatch) 
         right(self, record, account="person-1", lease_id=lease_id)
 
     monkeypatch.setattr(Recorder, "add", confused)
-    assert "everybody has what the log says" in broken_rules(played(SEED))
-
+    assert "payers pay for what they got" in broken_rules(played(SEED))
 
 
 def test_a_record_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,14 +152,14 @@ def test_a_validator_with_an_opinion_is_seen(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_settlement_that_pays_too_little_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = upkeep.settlement_of
+    right = settle.settlement_of
 
     def stingy(*arguments: Any, **named: Any) -> Settlement:
         settlement = right(*arguments, **named)
         paid = sum(one.amount_nano for one in settlement.payouts)
         return replace(settlement, payouts=(), reserve_nano=settlement.reserve_nano + paid)
 
-    monkeypatch.setattr(upkeep, "settlement_of", stingy)
+    monkeypatch.setattr("penstock.ledger.upkeep.settlement_of", stingy)
     assert broken_rules(played(SEED)) == {"published epochs audit as identical"}
 
 

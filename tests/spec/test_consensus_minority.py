@@ -49,21 +49,26 @@ def noisy(draw: st.DrawFn) -> tuple[dict[str, Report], dict[str, int]]:
 
 
 @given(noisy(), st.lists(reports(), min_size=3, max_size=3))
-def test_a_minority_cannot_lift_a_miner_above_what_some_honest_one_gave_it(
+def test_a_minority_lifts_a_miner_no_further_than_its_own_lost_voice_allows(
     honest: tuple[dict[str, Report], dict[str, int]], evil: list[dict[str, int]]
 ) -> None:
-    """Before the last sharing: what counts of anybody's word is at most the median, and with less
-    than half of the stake against it the median lies among the honest reports.
+    """What counts of anybody's word is at most the median M, which lies among the honest reports.
+    The last sharing then fills up what was cut off, so with a minority of x the weight of a miner is
+    at most M / (M + (1 - x) * rest), where rest is what all honest reports leave to the others. That
+    is the price of Yuma's normalisation: at most 1 / (1 - x) of the honest share, never more.
     """
     said, stakes = honest
     all_said = {**said, **dict(zip(EVIL, evil, strict=True))}
     answer = agreed(all_said, {**stakes, **dict.fromkeys(EVIL, 100)})
-    most = {miner: max(report[miner] for report in said.values()) for miner in MINERS}
-    least_rest = min(PPM - sum(report.values()) for report in said.values())
-    # The clipped sum of every honest report is what the weights are shares of, at the least.
-    floor = sum(min(report[miner] for report in said.values()) for miner in MINERS)
+    kept_ppm = PPM - sum(answer.counted_ppm[who] for who in EVIL)
+    reserve = min(PPM - sum(report.values()) for report in said.values())
     for miner, ppm in answer.weights_ppm.items():
-        assert ppm * (floor + min(least_rest, PPM)) <= most[miner] * PPM * PPM // (PPM - 1) + PPM
+        most = max(report[miner] for report in said.values())
+        others = [one for one in MINERS if one != miner]
+        rest = reserve + sum(min(report[one] for report in said.values()) for one in others)
+        # One millionth for the rounding of the weight, one for that of the voices.
+        bound = most * PPM * PPM // (most * PPM + (kept_ppm - 1) * rest)
+        assert ppm <= bound + 2
 
 
 @given(noisy(), st.sampled_from(MINERS))

@@ -43,7 +43,9 @@ class Story:
 
 @click.command()
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of the first world.")
-@click.option("--hours", type=float, default=0.05, show_default=True, help="Virtual hours of trade.")
+@click.option(
+    "--hours", type=float, default=0.05, show_default=True, help="Virtual hours of trade."
+)
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many seeds in a row.")
 @click.option("--from", "first", type=int, default=None, help="The same as --seed, with --seeds.")
 @json_option
@@ -64,6 +66,7 @@ def sim(*, seed: int, hours: float, seeds: int, first: int | None, as_json: bool
             _remember(story.seed, hours)
         if not as_json:
             _tell(story, hours)
+    done.sort(key=lambda story: story.seed)
     if as_json:
         print_json({"hours": hours, "runs": [one.plain() for one in done], "failed": len(failed)})
     elif len(done) > 1:
@@ -93,7 +96,9 @@ def _play_here(seed: int, hours: float) -> str:
 
         def show(now_ms: int, length_ms: int) -> None:
             share = min(99, now_ms * 100 // max(1, length_ms))
-            status.update(f"seed {seed}: {now_ms // 1000} s of virtual time, {share} % of the trade")
+            status.update(
+                f"seed {seed}: {now_ms // 1000} s of virtual time, {share} % of the trade"
+            )
 
         return play(seed, hours, show)
 
@@ -140,7 +145,9 @@ def _tell(story: Story, hours: float) -> None:
         for one in story.broken[:BROKEN_SHOWN_MAX]
     ]
     print_table(("broken rule", "at", "what was seen"), rows, empty="")
-    click.echo(f"  {len(story.broken)} findings. Again: penstock sim --seed {story.seed} --hours {hours}")
+    click.echo(
+        f"  {len(story.broken)} findings. Again: penstock sim --seed {story.seed} --hours {hours}"
+    )
 
 
 def _remember(seed: int, hours: float) -> None:

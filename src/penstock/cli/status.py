@@ -8,7 +8,7 @@ import click
 from penstock.cli.api import Refused, call
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
-from penstock.cli.output import console, json_option, print_json, print_table
+from penstock.cli.output import console, json_option, plain, print_json, print_table
 from penstock.kit.errors import WireError
 
 
@@ -79,7 +79,7 @@ def _print(home: Home, found: dict[str, Any]) -> None:
     word = "[green]ready[/green]" if found["ready"] else "[yellow]not ready[/yellow]"
     out.print(f"Market {word} at {found['gateway_url']}  (home {home.path})")
     if found["problem"]:
-        out.print(f"[red]{found['problem']}[/red]")
+        out.print(plain(found["problem"]), style="red", markup=False)
     print_table(
         ("station", "state", "pid", "restarts"),
         [

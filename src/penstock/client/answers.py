@@ -84,6 +84,8 @@ class StreamCheck:
         if name == CHECKPOINT_COMMENT:
             self._check_checkpoint(_signed(decode(payload)))
         elif name == RECEIPT_COMMENT:
+            if self._receipt is not None:
+                raise BadAnswer("it has two receipts")
             self._receipt = _signed(decode(payload))
         elif name == COUNTERSIGN_COMMENT:
             self._countersign = _signed(decode(payload))

@@ -186,13 +186,16 @@ class AsyncClient:
         self, order_id: str, *, log: LogName | None = None, network: str = "local"
     ) -> Proof:
         """Fetch the receipt of an order and check it whole. Raises ClientError."""
-        return check_document(
+        proof = check_document(
             await self.receipt(order_id),
             params=NETWORKS[network],
             verify=self.verify,
             verify_raw=verify_raw,
             log=log,
         )
+        if proof.judgement.order.order_id != order_id:
+            raise BadAnswer("the receipt of another order")
+        return proof
 
     def _open(self, method: str, path: str, body: bytes) -> AbstractAsyncContextManager[Incoming]:
         return self.transport.open_stream(

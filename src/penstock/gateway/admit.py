@@ -115,8 +115,7 @@ class Admission:
         key.tokens_micro -= MICRO
 
     async def enter(self, key: Key, hold_nano: int) -> Ticket:
-        """Limits, then money. Raises RateLimited, InsufficientFunds, BooksBehind, BadKey."""
-        self.check_rate(key)
+        """The hold, after `check_rate`. Raises InsufficientFunds, BooksBehind, BadKey."""
         key.running += 1
         self.running += 1
         key.payer.key_hash = key.key_hash

@@ -99,6 +99,7 @@ _completion = msgspec.json.Decoder(CompletionBody)
 _embedding = msgspec.json.Decoder(EmbeddingBody)
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
 
+_ITEM = re.compile(rb"[ \t\n\r]*[^ \t\n\r\]]")
 _PLACE = re.compile(r"(?:at `\$\.|field `)([A-Za-z_]+)")
 
 
@@ -196,12 +197,13 @@ def _count(name: str, value: int | None) -> int:
 
 def _prompts(prompt: msgspec.Raw) -> int:
     """How many prompts there are: a list of numbers is one prompt in tokens."""
-    first = bytes(prompt)[:1]
-    if first == b'"':
+    text = bytes(prompt)
+    if text[:1] == b'"':
         return 1
-    if first != b"[":
+    if text[:1] != b"[":
         raise BadRequest(reason="prompt must be a string or a list.", param="prompt")
-    parts = _parts.decode(prompt)
-    if not parts:
+    start = _ITEM.match(text, 1)
+    if start is None:
         raise BadRequest(reason="prompt is empty. Send at least one prompt.", param="prompt")
-    return 1 if bytes(parts[0])[:1] not in {b'"', b"["} else len(parts)
+    # Millions of tokens are not taken apart only to see that they are one prompt.
+    return len(_parts.decode(text)) if start[0][-1:] in {b'"', b"["} else 1

@@ -21,6 +21,8 @@ class Deadlines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From sending the order to the reply's head and the first byte of a stream."""
     idle_ms: int = 30_000
     """Between two chunks."""
+    reader_ms: int = 60_000
+    """For the client to take a stream, all its waits together; less than an order's life."""
     cancel_wait_ms: int = 2_000
     """After a client left: how long the miner's last words are waited for."""
     trailer_ms: int = 250

@@ -1,6 +1,9 @@
 """A streamed answer on its way to the client: the miner's bytes as they come, then our countersignature.
 
-Nothing is held back: a chunk is counted, hashed and passed on before the next one is asked for.
+Nothing is held back: a chunk is counted, hashed and passed on before the next one is asked for. So a
+client that reads slowly slows the miner down, and the time that takes is the client's: past its bound
+it counts as gone and pays for what was proven. Else the order's deadline would pass, the answer would
+cost nothing, and the miner would be blamed.
 """
 
 from collections.abc import AsyncIterator
@@ -11,6 +14,7 @@ from penstock.gateway.admit import Ticket
 from penstock.gateway.attempts import Attempt
 from penstock.gateway.closing import Closing
 from penstock.gateway.orders import signed_json
+from penstock.kit.errors import ReaderStalled
 from penstock.kit.sse import comment
 from penstock.spec.stream import COUNTERSIGN_COMMENT
 
@@ -22,7 +26,16 @@ class Relay(AsyncIterator[bytes]):
     and the order it stands for would be lost.
     """
 
-    __slots__ = ("_attempt", "_closing", "_first", "_is_closed", "_request_id", "_ticket")
+    __slots__ = (
+        "_attempt",
+        "_client_us",
+        "_closing",
+        "_first",
+        "_given_us",
+        "_is_closed",
+        "_request_id",
+        "_ticket",
+    )
 
     def __init__(
         self, closing: Closing, attempt: Attempt, *, ticket: Ticket, request_id: str
@@ -33,6 +46,8 @@ class Relay(AsyncIterator[bytes]):
         self._request_id = request_id
         self._first: bytes = attempt.first
         self._is_closed = False
+        self._client_us = 0
+        self._given_us = closing.clock.mono_us()
         ticket.hand_over()
 
     async def __anext__(self) -> bytes:
@@ -40,9 +55,11 @@ class Relay(AsyncIterator[bytes]):
         if self._is_closed:
             await attempt.leave()
             raise StopAsyncIteration
+        self._check_reader()
         part, self._first = self._first, b""
         if not part:
             part = await attempt.read()
+        self._given_us = self._closing.clock.mono_us()
         return part + self._end() if attempt.is_over else part
 
     async def aclose(self) -> None:
@@ -52,6 +69,15 @@ class Relay(AsyncIterator[bytes]):
             return
         self._is_closed = True
         self._closing.abandon(self._attempt, self._ticket)
+
+    def _check_reader(self) -> None:
+        """All the time between a part that was given and the next one asked for. Raises ReaderStalled;
+        the server then closes this stream, as for any client that has gone.
+        """
+        self._client_us += self._closing.clock.mono_us() - self._given_us
+        reader_ms = self._closing.deadlines.reader_ms
+        if self._client_us > reader_ms * 1000:
+            raise ReaderStalled(reader_ms)
 
     def _end(self) -> bytes:
         """Close the order and say so as the stream's last words."""

@@ -150,6 +150,7 @@ class Gateway:
     async def answer(self, request: Request) -> Response | Stream:
         """A request at one of the inference paths. Raises GatewayError."""
         key = await self.admission.key_of(request.bearer())
+        self.admission.check_rate(key)  # before anything that costs us, or that the market counts
         self.recorder.check_room(self.admission.running)
         call = parse_body(request.path, request.body)
         plan = self.plan(call)

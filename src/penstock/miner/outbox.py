@@ -55,6 +55,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._claims)
 
+    @property
+    def times_kept(self) -> int:
+        """How many times to ask are remembered, those of dropped claims included."""
+        return len(self._due)
+
     def put(self, claim: Claim, *, due_ms: int) -> None:
         """Keep a claim and ask about it from `due_ms` on. The oldest goes when there are too many.
 
@@ -68,6 +73,8 @@ class Outbox:
             self.metrics.count("miner_claims_dropped_total")
         self._claims[claim.order_id] = claim
         heapq.heappush(self._due, (due_ms, claim.order_id))
+        if len(self._due) > 2 * self.claims_max:
+            self._forget_dropped()
         self._append(claim_line(claim))
         self._measure()
 
@@ -103,6 +110,11 @@ class Outbox:
                 await self.store.sync()
             except DiskFull:
                 self._say_full()
+
+    def _forget_dropped(self) -> None:
+        """While the ledger is away nothing falls due, and claims that were dropped pile up here."""
+        self._due = [one for one in self._due if one[1] in self._claims]
+        heapq.heapify(self._due)
 
     def _compact(self) -> None:
         try:

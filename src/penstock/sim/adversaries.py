@@ -54,12 +54,12 @@ class Adversary:
         return names[part.aim % len(names)]
 
     async def _do(self, part: FaultPart, victim: str) -> None:
-        ground, lasts_s = self._ground, part.lasts_ms / 1000
+        lasts_s = part.lasts_ms / 1000
         match part.fault:
             case Fault.MINER_DIES:
                 await self._kill_miner(victim, lasts_s)
             case Fault.GATEWAY_DIES:
-                await self._wait_for_work(victim)
+                await self._wait_for_work()
                 await self._kill(victim, lasts_s)
             case Fault.LEDGER_DIES | Fault.MARKET_DIES | Fault.VALIDATOR_DIES:
                 await self._kill(victim, lasts_s)
@@ -71,25 +71,27 @@ class Adversary:
                 habits.token_us *= SLOWER
                 await asyncio.sleep(lasts_s)
                 habits.token_us //= SLOWER
-            case Fault.BUS_DOWN:
-                ground.bus.down = True
+            case Fault.BUS_DOWN | Fault.STORE_DOWN | Fault.DISK_FULL | Fault.PARTITION:
+                self._outage(part.fault, victim, is_over=False)
                 await asyncio.sleep(lasts_s)
-                ground.bus.down = False
-            case Fault.STORE_DOWN:
-                ground.database.is_down = True
-                await asyncio.sleep(lasts_s)
-                ground.database.is_down = False
-            case Fault.DISK_FULL:
-                ground.files.bytes_max = 0
-                await asyncio.sleep(lasts_s)
-                ground.files.bytes_max = FILES_BYTES_MAX
-            case Fault.PARTITION:
-                for gateway in ground.cast.gateways:
-                    ground.network.partition(gateway, victim)
-                await asyncio.sleep(lasts_s)
-                ground.network.heal()
+                self._outage(part.fault, victim, is_over=True)
             case _:
                 assert_never(part.fault)
+
+    def _outage(self, fault: Fault, victim: str, *, is_over: bool) -> None:
+        """Something that all share is away, or back."""
+        ground = self._ground
+        if fault is Fault.BUS_DOWN:
+            ground.bus.down = not is_over
+        elif fault is Fault.STORE_DOWN:
+            ground.database.is_down = not is_over
+        elif fault is Fault.DISK_FULL:
+            ground.files.bytes_max = FILES_BYTES_MAX if is_over else 0
+        elif is_over:
+            ground.network.heal()
+        else:
+            for gateway in ground.cast.gateways:
+                ground.network.partition(gateway, victim)
 
     async def _kill(self, name: str, lasts_s: float) -> bool:
         """Kill a host and start it again; False when it is down already."""
@@ -115,11 +117,13 @@ class Adversary:
         await asyncio.sleep(lasts_s)
         host.start()
 
-    async def _wait_for_work(self, name: str) -> None:
+    async def _wait_for_work(self) -> None:
         """A gateway is most worth killing while it serves."""
-        sent = self._ground.witness.sent
-        before = len(sent)
-        deadline_s = self._ground.loop.time() + WAIT_FOR_WORK_S
-        while len(sent) == before and self._ground.loop.time() < deadline_s:
-            await asyncio.sleep(0.05)
+        placed = self._ground.witness.placed
+        placed.clear()
+        try:
+            async with asyncio.timeout(WAIT_FOR_WORK_S):
+                await placed.wait()
+        except TimeoutError:
+            pass  # Nobody asks anything: an idle gateway dies as well.
         await asyncio.sleep(self._rng.random())

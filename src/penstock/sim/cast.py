@@ -144,11 +144,11 @@ class Cast:
     @property
     def payers(self) -> tuple[Payer, ...]:
         """Who has an account: people, and validators, who probe as people do."""
-        credits = {one.name: one.credit_nano for one in self.people}
-        credits |= dict.fromkeys(self.validators, PLENTY_NANO)
+        funds = {one.name: one.credit_nano for one in self.people}
+        funds |= dict.fromkeys(self.validators, PLENTY_NANO)
         return tuple(
             Payer(account=name, secret=KEY_PREFIX + name, credit_nano=credit)
-            for name, credit in credits.items()
+            for name, credit in funds.items()
         )
 
 

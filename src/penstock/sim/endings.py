@@ -15,9 +15,9 @@ from penstock.sim.checks import BookChecks
 from penstock.sim.ground import Ground
 from penstock.sim.witness import Sent
 from penstock.spec.books import POOL, RESERVE, miner_account, payer_account
+from penstock.spec.canon import from_plain
 from penstock.spec.entries import EntryKind, parse_leaf
 from penstock.spec.messages import Report, Settlement
-from penstock.spec.canon import from_plain
 from penstock.spec.pricing import split_charge
 from penstock.spec.receipts import Judgement, Outcome, judge, parse_record
 

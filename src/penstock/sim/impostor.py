@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 from penstock.kit.errors import WireError
-from penstock.kit.wire.problem import problem
 from penstock.kit.sse import EventSplitter, comment, parse_comment
 from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import Request, Response, Stream
+from penstock.kit.wire.problem import problem
 from penstock.spec.stream import ORDER_HEADER, RECEIPT_COMMENT, RECEIPT_HEADER
 
 HEAD_MS = 20_000

@@ -29,7 +29,9 @@ class Keyring:
 
     def log_key(self) -> keys.Ed25519Key:
         """The key of the world's log."""
-        return keys.Ed25519Key(blake2b(b"log", key=self.secret, digest_size=keys.SEED_BYTES).digest())
+        return keys.Ed25519Key(
+            blake2b(b"log", key=self.secret, digest_size=keys.SEED_BYTES).digest()
+        )
 
     def verify(self, identity: str, digest: bytes, signature: str) -> bool:
         """The Verify port."""

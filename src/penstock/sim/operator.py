@@ -169,9 +169,7 @@ async def _find_market(ground: Ground, name: str, http: HttpClient) -> Facts:
     """Ask the market until it answers. Raises StartRefused."""
     while True:
         try:
-            reply = await http.call(
-                "GET", f"{MARKET_URL}/v1/info", deadline_ms=MARKET_DEADLINE_MS
-            )
+            reply = await http.call("GET", f"{MARKET_URL}/v1/info", deadline_ms=MARKET_DEADLINE_MS)
         except WireError:
             await asyncio.sleep(RETRY_MS / 1000)
             continue

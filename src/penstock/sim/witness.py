@@ -3,6 +3,7 @@
 The witness stands outside all stations. It compares nothing; the checks do.
 """
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from penstock.spec.receipts import Outcome
 
 BROKEN_MAX = 50
 # Events that a station only writes when somebody it trusts, or it itself, did what must not be.
-ALARMS = frozenset({"task.crashed", "event.rejected", "records.lost", "claim.rejected", "epoch.refused"})
+ALARMS = frozenset(
+    {"task.crashed", "event.rejected", "records.lost", "claim.rejected", "epoch.refused"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Witness:
 
     now_ms: Callable[[], int]
     sent: dict[str, Sent] = field(default_factory=dict)
+    placed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever an order is placed."""
     words: dict[str, Word] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -92,4 +97,5 @@ class WatchedOrders(Orders):
         """As its parent, which does the work."""
         placed = Orders.place(self, call, offer, bounds=bounds, account=account)
         self.witness.sent[placed.order.order_id] = Sent(placed.order, account, self.life)
+        self.witness.placed.set()
         return placed

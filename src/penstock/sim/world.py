@@ -53,12 +53,8 @@ class World:
         self.operator = Operator(self.ground)
         self.hosts: dict[str, Host] = {}
         self.miners = {part.name: MinerHost(self.ground, part) for part in self.ground.cast.miners}
-        liars = frozenset(
-            one.identity for one in self.miners.values() if one.part.trait in LIARS
-        )
-        self.people = [
-            Person(self.ground, part, liars=liars) for part in self.ground.cast.people
-        ]
+        liars = frozenset(one.identity for one in self.miners.values() if one.part.trait in LIARS)
+        self.people = [Person(self.ground, part, liars=liars) for part in self.ground.cast.people]
         self.validators = {
             payer.account: ValidatorHost(self.ground, payer.account, api_key=payer.secret)
             for payer in self.ground.cast.payers

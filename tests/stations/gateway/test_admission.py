@@ -358,3 +358,16 @@ def test_nothing_is_left_open_when_the_gateway_stops_under_load() -> None:
         await settle()
 
     play(scenario)
+
+
+def test_requests_that_find_nobody_count_against_the_rate_too() -> None:
+    """Else one key could ask without end for what nobody serves, and drive up its target and price."""
+
+    async def scenario(world: World) -> None:
+        await world.put_manifest(MANIFEST)
+        replies = [await world.post(chat()) for _ in range(4)]
+        assert [reply.status for reply in replies] == [503, 503, 429, 429]
+        broken = [await world.post(b"{") for _ in range(2)]
+        assert [reply.status for reply in broken] == [429, 429]
+
+    play(scenario, key_limits=KeyLimits(requests_per_s=0, burst_max=2))

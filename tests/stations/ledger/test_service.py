@@ -27,6 +27,7 @@ from tests.stations.ledger.makers_ledger import (
 
 from penstock.kit.keys import verify_raw
 from penstock.kit.ports import StoreDown
+from penstock.kit.tasks import Scope
 from penstock.ledger.intake import record_leaf
 from penstock.ledger.notary import Notary, frontier_keys, proof_keys
 from penstock.ledger.state import View, Wanted
@@ -224,6 +225,19 @@ async def test_a_lost_store_is_said_so_and_nothing_else_breaks() -> None:
     assert (await world.get("/health"))[0] == 200
     store.is_down = False
     assert (await world.get("/v1/epochs"))[0] == 200
+
+
+async def test_upkeep_waits_for_a_lost_store_and_goes_on_with_its_next_tick() -> None:
+    """An outage is no crash: a supervisor's growing pauses would keep epochs open long after it."""
+    store = LostStore()
+    world = await World(store=store).start()
+    store.is_down = True
+    async with Scope() as scope:
+        running = scope.start("upkeep", world.ledger.upkeep.run())
+        while not running.done() and not world.ledger.metrics.value("ledger_store_down_total"):
+            await asyncio.sleep(0)
+        assert not running.done()
+        scope.cancel()
 
 
 class TestRunning:

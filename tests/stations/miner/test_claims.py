@@ -124,6 +124,14 @@ def test_claims_come_due_in_their_time_and_once() -> None:
     assert ids(outbox.due(now_ms=40, claims_max=9)) == ["o-2"]
 
 
+def test_while_the_ledger_is_away_the_times_of_dropped_claims_are_forgotten() -> None:
+    outbox = opened(MemoryOutbox(), claims_max=2)
+    for number in range(1_000):
+        outbox.put(make_claim(number), due_ms=number)
+        assert outbox.times_kept <= 5
+    assert ids(outbox.due(now_ms=10**6, claims_max=9)) == ["o-998", "o-999"]
+
+
 def test_a_full_outbox_drops_the_oldest_and_counts_it() -> None:
     outbox = opened(MemoryOutbox(), claims_max=2)
     for number in range(3):
