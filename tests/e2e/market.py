@@ -57,6 +57,10 @@ class RunningMarket:
                 return int(one["pid"])
         return None
 
+    def pids(self) -> dict[str, int | None]:
+        """The process numbers of all stations."""
+        return {one["name"]: one["pid"] for one in self._state().get("stations", [])}
+
     def kill(self, station: str) -> int:
         """Kill -9, and the number of the process that was killed."""
         pid = self.pid(station)

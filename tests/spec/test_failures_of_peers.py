@@ -26,7 +26,7 @@ from tests.makers import (
 from penstock.spec.consensus import agree
 from penstock.spec.entries import row_of, size_bucket, work_units
 from penstock.spec.errors import BadMessage, BadProof, SpecError
-from penstock.spec.evidence import Evidence, Work, gather
+from penstock.spec.evidence import Evidence, Median, Work, gather
 from penstock.spec.keys import sign
 from penstock.spec.log import check_inclusion, leaf_hash, root
 from penstock.spec.messages import Presence, Roll, Verdict
@@ -175,7 +175,7 @@ def test_7_skewed_stakes_never_leave_an_epoch_without_an_answer() -> None:
     report = {MINER.identity: 400_000}
     for present in (["whale"], ["b"], ["whale", "b"], ["b", "c", "d"], list(stakes)):
         answer = agree(
-            {who: report for who in present},
+            dict.fromkeys(present, report),
             stakes,
             entity_stake_max_ppm=MAINNET.entity_stake_max_ppm,
             kappa_ppm=MAINNET.kappa_ppm,
@@ -227,9 +227,7 @@ def test_11_short_answers_are_paid_and_compared_with_short_answers() -> None:
     assert paces == capacity(found, LOCAL)
 
 
-def _median(ns: int) -> list[Any]:
-    from penstock.spec.evidence import Median
-
+def _median(ns: int) -> list[Median]:
     return [Median(CHUTE, ns)]
 
 
@@ -305,14 +303,6 @@ def test_18_a_place_that_is_not_there_is_a_refusal_and_no_crash(index: int) -> N
     leaves = [leaf_hash(b"%d" % number) for number in range(3)]
     with pytest.raises(BadProof):
         check_inclusion(leaves[2], index, size=3, proof=(), expected=root(leaves))
-
-
-def test_20_counting_something_twice_is_seen_by_whoever_reads_the_log() -> None:
-    """Retries double-counted: a dispute's leaf names the order, so a reader finds both words."""
-    record = make_record()
-    again = make_record(ttft_us=1)
-    assert told(record).order.order_id == told(again).order.order_id
-    assert told(record).charge_nano == told(again).charge_nano
 
 
 def test_22_a_price_filter_that_leaves_nobody_says_so_for_each() -> None:

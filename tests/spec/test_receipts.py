@@ -19,7 +19,7 @@ from tests.makers import (
 )
 
 from penstock.spec.canon import to_plain
-from penstock.spec.errors import BadMessage, BadSignature, SpecError
+from penstock.spec.errors import BadIdentity, BadMessage, BadSignature, SpecError
 from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.pricing import cost
@@ -299,3 +299,16 @@ def test_the_digest_of_a_receipt_is_what_the_countersignature_names() -> None:
     assert record.receipt is not None
     assert record.countersign is not None
     assert record.countersign.body["receipt_digest"] == signed_digest(record.receipt)
+
+
+@pytest.mark.parametrize("miner", ["", "somebody", "ed25519:00"])
+def test_a_failure_cannot_be_laid_on_a_name_that_no_key_has(miner: str) -> None:
+    order = replace(ORDER, miner=miner)
+    record = Record(
+        order=sign("order", order, GATEWAY),
+        receipt=None,
+        checkpoint=None,
+        countersign=sign("countersign", make_countersign(order, None), GATEWAY),
+    )
+    with pytest.raises(BadIdentity):
+        told(record)

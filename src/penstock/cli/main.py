@@ -6,6 +6,10 @@ from typing import Any
 
 import click
 
+from penstock.adapters.errors import FileExposed, KeyFileInvalid
+from penstock.cli.errors import Stop
+from penstock.kit.engine import EngineFailed
+
 COMMANDS = {
     "up": ("penstock.cli.up", "up", "Start the whole market on this machine."),
     "down": ("penstock.cli.down", "down", "Stop the market."),
@@ -37,6 +41,13 @@ class LazyGroup(click.Group):
         module, name, _ = COMMANDS[cmd_name]
         found: Any = getattr(importlib.import_module(module), name)
         return found if isinstance(found, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what is wrong with a file of the user's is told in words."""
+        try:
+            return super().invoke(ctx)
+        except (FileExposed, KeyFileInvalid, EngineFailed) as error:
+            raise Stop(str(error)) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx

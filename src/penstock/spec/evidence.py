@@ -8,8 +8,9 @@ came in. A measurement that is missing is left out, never filled in.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
-from penstock.spec.canon import digest, to_plain
+from penstock.spec.canon import canonical, digest, to_plain
 from penstock.spec.entries import Row
 from penstock.spec.messages import Roll
 
@@ -165,5 +166,16 @@ def sum_rolls(
 
 
 def evidence_digest(evidence: Evidence) -> str:
-    """Hex digest of the evidence; a report names it. Raises NotCanonical beyond 2**53 - 1."""
-    return digest("evidence", to_plain(evidence)).hex()
+    """Hex digest of the evidence; a report names it. Raises NotCanonical beyond 2**53 - 1.
+
+    Each table is hashed row by row (canonical row, newline) and the digest covers the tables'
+    hashes by name, so no table is too long for one canonical value.
+    """
+    plain = to_plain(evidence)
+    tables = {}
+    for name, rows in plain.items():
+        running = sha256()
+        for row in rows:
+            running.update(canonical(row) + b"\n")
+        tables[name] = running.hexdigest()
+    return digest("evidence", tables).hex()

@@ -10,7 +10,14 @@ from typing import Any, assert_never
 
 from penstock.spec.canon import digest, to_plain
 from penstock.spec.errors import BadMessage, SpecError
-from penstock.spec.keys import Signed, Verify, open_signed, parse_signed, signed_digest
+from penstock.spec.keys import (
+    Signed,
+    Verify,
+    check_identity,
+    open_signed,
+    parse_signed,
+    signed_digest,
+)
 from penstock.spec.messages import Order, check_ceilings
 from penstock.spec.pricing import cost
 from penstock.spec.stream import Checkpoint, check_checkpoint, check_units
@@ -177,6 +184,8 @@ def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     order = open_signed(Order, record.order, kind="order", verify=verify)
     if record.order.signer != order.gateway:
         raise BadMessage(kind="order", reason="the signer is not the gateway it names")
+    # Whoever is named here is scored: a name that no key has would spoil every honest report.
+    check_identity(order.miner)
     check_ceilings(order)
     order_digest = signed_digest(record.order)
     receipt = None

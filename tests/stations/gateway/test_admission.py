@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.makers import MANIFEST
 from tests.stations.gateway.scripted_miner import Act, Script
 from tests.stations.gateway.world import (
     ACCOUNT,

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 from tests.stations.gateway.scripted_miner import Act, Script
-from tests.stations.gateway.world import World, chat, play
+from tests.stations.gateway.world import CHAT, SECRET, URL, World, bearer, chat, play
 
 from penstock.gateway.config import Bounds, Deadlines
-from penstock.kit.errors import DeadlinePassed
+from penstock.kit.errors import DeadlinePassed, PeerClosed
+from penstock.kit.wire.client import StreamReply
 from penstock.spec.canon import from_plain
 from penstock.spec.keys import signed_digest
 from penstock.spec.params import LOCAL
@@ -333,3 +334,27 @@ def test_requests_beyond_the_room_are_turned_away_without_an_order() -> None:
         await world.at_rest()
 
     play(scenario)
+
+
+async def read_slowly(reply: StreamReply) -> None:
+    async for _ in reply.chunks(idle_deadline_ms=600_000):
+        await asyncio.sleep(9)
+
+
+def test_a_client_that_reads_too_slowly_has_left_and_pays_for_what_came() -> None:
+    """Else it would keep the stream open until the order's end, pay nothing, and blame the miner."""
+
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.default = Script(words=(("long " * 40_000),) * 14, word_ms=1)
+        body = json.dumps(chat(stream=True)).encode()
+        async with world.client.open_stream(
+            "POST", URL + CHAT, headers=bearer(SECRET), body=body, head_deadline_ms=60_000
+        ) as reply:
+            with pytest.raises(PeerClosed):
+                await read_slowly(reply)
+        await world.at_rest()
+        assert world.outcomes() == [Outcome.CLIENT_CANCELLED]
+        assert world.charged_nano() > 0
+
+    play(scenario, deadlines=Deadlines(reader_ms=10_000))
