@@ -75,6 +75,7 @@ class Lane(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.is_open = False
+        self.answered = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -99,6 +100,7 @@ class Lane(asyncio.Protocol):
         body = bytes(self.data[self.body_at :])
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError((head.split(b"\r\n")[0] + b" " + body[:300]).decode("latin-1"))
+        self.answered += 1
         return body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -187,6 +189,8 @@ class Asker:
         try:
             answer = await lane.ask(self.request)
         except (RuntimeError, TimeoutError) as error:
+            if not lane.is_open and not lane.reads and lane.answered:
+                return  # a server may end a connection that rests: asked again on a fresh one
             seen.errors += 1
             seen.first_error = seen.first_error or f"{type(error).__name__}: {error}"
             await asyncio.sleep(AFTER_ERROR_S)  # a refusal costs next to nothing: do not storm

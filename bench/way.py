@@ -130,7 +130,7 @@ def idle(ground: Ground) -> list[Figure]:
     before = {name: _cpu_ms(name, pid) for name, pid in pids.items()}
     time.sleep(IDLE_S)
     return [
-        Figure("idle", f"{name} CPU", "ms/s", (_cpu_ms(name, pid) - before[name]) / IDLE_S)
+        Figure(f"idle: {name}", "CPU", "ms/s", (_cpu_ms(name, pid) - before[name]) / IDLE_S)
         for name, pid in pids.items()
     ]
 

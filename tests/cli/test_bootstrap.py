@@ -1,7 +1,7 @@
 """The first acts of `up`: idempotent, signed by the right key, and patient while stations start."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,5 +231,3 @@ async def until(condition: Callable[[], bool]) -> None:
         while not condition():
             await asyncio.sleep(0.01)
 
-
-Act = Callable[[], Awaitable[None]]

@@ -16,6 +16,7 @@ from tests.kit.world import (
     small_limits,
 )
 
+from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Network
 from penstock.kit.wire.http import Request, Response, Stream
 
@@ -245,3 +246,19 @@ def test_a_header_with_a_line_end_cannot_split_the_response(virtual: MemoryWorld
         await server.close(0)
 
     virtual.run(scenario)
+
+
+def test_what_never_reached_a_handler_is_counted_by_its_status(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        metrics = Metrics()
+        server = server_of(network, echo, limits=small_limits(body=1000), metrics=metrics)
+        port = await server.start(HOST, 0)
+        for request_bytes in (b"junk\r\n\r\n", post(b"x" * 1001), post(b"x" * 1001)):
+            raw = await dial(network, port)
+            raw.transport.write(request_bytes)
+            await raw.until_closed()
+        assert metrics.value("http_refused_total", status="400") == 1
+        assert metrics.value("http_refused_total", status="413") == 2
+        await server.close(0)
+
+    world.run(scenario)

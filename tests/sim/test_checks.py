@@ -1,5 +1,7 @@
 """The standing rules of books and log, on journals written by hand."""
 
+from collections.abc import Iterator
+
 import pytest
 from tests.makers import make_order
 
@@ -59,8 +61,10 @@ def _nothing() -> Wanted:
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def desk() -> Iterator[Desk]:
+    made = Desk()
+    yield made
+    made.loop.close()
 
 
 class TestReasons:

@@ -11,13 +11,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.adapters.child_process import ChildProcess, Command
-from penstock.adapters.errors import ChildExited, NotReady
+from penstock.adapters.errors import (
+    ChildExited,
+    FolderInUse,
+    FolderUnsafe,
+    NotReady,
+    ProgramFailed,
+    ProgramMissing,
+)
 from penstock.kit.log import events
 from penstock.kit.ports import Clock
 from penstock.kit.tasks import Backoff, Scope
 
 READY_DEADLINE_MS = 60_000
 STOP_DEADLINE_MS = 20_000
+START_ERRORS = (
+    ChildExited,
+    NotReady,
+    ProgramMissing,
+    ProgramFailed,
+    FolderUnsafe,
+    FolderInUse,
+    OSError,
+)
+"""What a start may fail with; each says in words what to do."""
 
 _log = events("supervisor")
 
@@ -101,7 +118,7 @@ class Supervisor:
     async def _first_start(self, process: Process) -> None:
         try:
             await self._start(process)
-        except (ChildExited, NotReady, OSError) as error:
+        except START_ERRORS as error:
             self._set(process, "failed")
             raise FirstStartFailed(process.name, str(error)) from error
 
@@ -139,7 +156,7 @@ class Supervisor:
     async def _restart(self, process: Process) -> None:
         try:
             await self._start(process)
-        except (ChildExited, NotReady, OSError) as error:
+        except START_ERRORS as error:
             _log.error("process.start_failed", name=process.name, reason=str(error))
             if process.child is not None:
                 await process.child.kill()

@@ -243,3 +243,21 @@ async def test_gateways_word_for_another_receipt_than_claimed_stands_if_it_came_
     await world.take(record_event(record(ttft_us=77), lease_id=lease))
     assert (await claimed(world, claim()))[0]["outcome"] == "complete"
     assert GATEWAY.identity in str(world.charter.body)
+
+
+async def test_the_answers_to_claims_are_counted_by_their_state(world: World) -> None:
+    await claimed(world, {"order": 7}, {"order": 7}, claim(1))
+    metrics = world.ledger.metrics
+    assert metrics.value("ledger_claims_total", state="rejected") == 2
+    assert metrics.value("ledger_claims_total", state="waiting") == 1
+
+
+async def test_refused_openings_are_counted(world: World) -> None:
+    forged = to_plain(sign("account", {"account": "ann"}, ToyKey("toy:stranger")))
+    status, _ = await world.call("POST", "/v1/accounts", forged)
+    assert status in {400, 403}
+    counted = [
+        world.ledger.metrics.value("ledger_openings_refused_total", code=code)
+        for code in ("not_the_operator", "bad_opening")
+    ]
+    assert sum(counted) == 1

@@ -110,6 +110,9 @@ def test_refusals_carry_the_status_and_code_of_the_interface() -> None:
             assert (answered, said["error"]["code"]) == (status, code)
             assert said["error"]["request_id"] == "r-1"
             assert said["error"]["message"].endswith(".")
+        metrics = world.market.metrics
+        assert metrics.value("market_refused_total", code="invalid_shape") == 5
+        assert metrics.value("market_refused_total", code="stale_offer") == 1
         world.bus.down = True
         status, said = await ask(world, "POST", "/v1/offers", {"offer": plain(world.offer())})
         assert (status, said["error"]["code"]) == (503, "bus_down")
