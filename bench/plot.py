@@ -12,7 +12,7 @@ def draw(figures: Path, target: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "bench"
+    mpl.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
     rows = [one for one in json.loads(figures.read_text()) if one["target"].startswith(PREFIX)]

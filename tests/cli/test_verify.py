@@ -224,7 +224,6 @@ def audit(home: Path, epoch: int = LAST, *options: str) -> Any:
     ("name", "where"),
     [
         ("operator.json", "operator.json"),
-        ("checkpoint", "checkpoint"),
         (FIRST_EPOCH_FILE, FIRST_EPOCH_FILE),
         (FIRST_SEGMENT, "segment"),
         (f"epochs/{LAST:08d}/outcome.json", f"epochs/{LAST:08d}"),
@@ -276,11 +275,12 @@ def test_an_epoch_that_was_never_published_has_its_own_exit_code(
     assert "penstock status shows the newest settled epoch" in result.stderr
 
 
-def test_a_segment_that_is_missing_is_not_published(tmp_path: Path) -> None:
-    files = {name: data for name, data in published().items() if name != FIRST_SEGMENT}
+def test_a_file_that_is_missing_is_named_as_not_published(tmp_path: Path) -> None:
+    missing = f"epochs/{LAST:08d}/epoch.json"
+    files = {name: data for name, data in published().items() if name != missing}
     result = audit(folder(tmp_path, files))
     assert result.exit_code == 4
-    assert FIRST_SEGMENT in result.stderr
+    assert f"{missing} is not published" in result.stderr
 
 
 def test_the_same_tampering_is_found_over_http(stations: Stations, tmp_path: Path) -> None:

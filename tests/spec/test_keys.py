@@ -16,6 +16,7 @@ from penstock.spec.keys import (
     open_signed,
     parse_signed,
     sign,
+    sign_and_digest,
     signed_digest,
 )
 
@@ -58,6 +59,12 @@ def test_other_strings_are_not_identities(identity: str) -> None:
 
 def test_a_signed_message_opens_to_what_was_signed() -> None:
     assert open_signed(Delegation, signed(), kind="delegation", verify=toy_verify) == DELEGATION
+
+
+def test_signing_tells_the_digest_that_others_refer_to() -> None:
+    message, digest = sign_and_digest("delegation", DELEGATION, OWNER)
+    assert message == signed()
+    assert digest == signed_digest(message)
 
 
 def test_a_signature_for_one_kind_never_fits_another() -> None:

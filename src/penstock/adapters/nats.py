@@ -142,9 +142,7 @@ class NatsBus:
             f"STREAM.INFO.{EVENTS_STREAM}", {}, deadline_ms=ATTEMPT_DEADLINE_MS
         )
         stored = int(stream["state"]["last_seq"])
-        group_info = await self._ensure_group(
-            durable_name(group, pattern), EVENTS_PREFIX + pattern
-        )
+        group_info = await self._ensure_group(durable_name(group, pattern), EVENTS_PREFIX + pattern)
         # Events beside the pattern are stored in the same stream and never acknowledged by this group.
         is_done = not group_info["num_pending"] and not group_info["num_ack_pending"]
         settled = stored if is_done else int(group_info["ack_floor"]["stream_seq"])

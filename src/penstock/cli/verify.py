@@ -84,15 +84,28 @@ def verify(
 
 @verify.command()
 @click.argument("file", type=click.File("rb"))
+@click.option("--home", "folder", help="As of verify itself; may stand here too.")
+@click.option("--operator", "operator_url", help="As of verify itself; may stand here too.")
+@click.option("--log-key", default="", help="As of verify itself; may stand here too.")
 @json_option
 @click.pass_obj
-def receipt(reach: tuple[Home, str | None, str], *, file: Any, as_json: bool) -> None:
+def receipt(
+    reach: tuple[Home, str | None, str],
+    *,
+    file: Any,
+    folder: str | None,
+    operator_url: str | None,
+    log_key: str,
+    as_json: bool,
+) -> None:
     """Check one receipt, as GET /v1/receipts/ID gave it: signatures, charge, place in the log."""
-    home, operator_url, log_key = reach
+    home = reach[0] if folder is None else Home.at(folder)
+    operator_url, log_key = operator_url or reach[1], log_key or reach[2]
     try:
         document = json.loads(file.read(DOCUMENT_BYTES_MAX))
-    except ValueError as error:
-        raise Stop(f"{file.name} is not JSON", why=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        name = getattr(file, "name", "standard input")
+        raise Stop(f"{name} is not JSON", why=str(error)) from error
     log, network = _log_of(home, operator_url, log_key)
     try:
         proof = check_document(

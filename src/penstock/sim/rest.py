@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from penstock.ledger.publisher import outcome_file
 from penstock.sim.ground import Ground
 from penstock.sim.miners import MinerHost
 from penstock.sim.operator import Operator
@@ -56,19 +57,13 @@ class Rest:
         yield "leases are open", sum(hold.is_open for hold in store.books.holds.values())
         market = self._operator.market
         yield "the market keeps words back", 0 if market is None else market.waiting
-        yield "records are in epochs that are not settled", self._unsettled()
-
-    def _unsettled(self) -> int:
-        """Records that no settlement has counted yet."""
-        log = self._ground.ledger_store.log
-        settled = self.newest_settled()
-        return sum(one.kind is EntryKind.RECORD and one.epoch > settled for one in log)
-
-    def newest_settled(self) -> int:
-        """The newest settled epoch, -1 before the first."""
-        numbers = [
-            int(one.entry_id.rpartition("/")[2])
-            for one in self._ground.ledger_store.log
-            if one.kind is EntryKind.SETTLEMENT
+        log = store.log
+        settled = [
+            int(one.entry_id.rpartition("/")[2]) for one in log if one.kind is EntryKind.SETTLEMENT
         ]
-        return max(numbers, default=-1)
+        newest = max(settled, default=-1)
+        late = sum(one.kind is EntryKind.RECORD and one.epoch > newest for one in log)
+        yield "records are in epochs that are not settled", late
+        published = ground.files.names("epochs/")
+        missing = sum(outcome_file(epoch) not in published for epoch in settled)
+        yield "settlements are not published", missing

@@ -171,6 +171,25 @@ def test_a_client_that_leaves_pays_for_the_prefix_by_the_miners_last_receipt() -
     play(scenario)
 
 
+def test_a_checkpoint_is_on_record_only_where_no_receipt_says_more() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        stalls = Script(
+            act=Act.STALL, words=("a",) * 9, words_until=5, word_ms=10, answers_cancel=False
+        )
+        miner.scripts = [Script(word_ms=1), stalls]
+        whole = await world.hear(chat(stream=True))
+        left = await world.hear(chat(stream=True), leave_after=5)
+        await world.at_rest()
+        for heard, has_checkpoint in ((whole, False), (left, True)):
+            record = world.gateway.recorder.recent(heard.headers["x-penstock-order"])
+            assert record is not None
+            assert (record["checkpoint"] is not None) is has_checkpoint
+            assert (record["receipt"] is None) is has_checkpoint
+
+    play(scenario)
+
+
 def test_without_last_words_a_lost_client_pays_up_to_the_last_checkpoint() -> None:
     async def scenario(world: World) -> None:
         miner = await world.add_miner("m1")
