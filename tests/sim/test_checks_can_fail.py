@@ -171,3 +171,15 @@ def test_chance_that_does_not_come_from_the_seed_is_seen(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Orders, "place", leaking)
     assert played(SEED, length_ms=8_000).trace != played(SEED, length_ms=8_000).trace
+
+
+def test_a_simulation_that_fails_itself_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(self: world_module.World) -> None:
+        raise RuntimeError("over its own feet")
+
+    monkeypatch.setattr(world_module.World, "_play", stumble)
+    (broken,) = played(SEED).broken
+    assert broken.check == "nothing crashes"
+    assert broken.detail == "world: RuntimeError('over its own feet') in stumble, line " + str(
+        stumble.__code__.co_firstlineno + 1
+    )

@@ -5,6 +5,7 @@ The witness stands outside all stations. It compares nothing; the checks do.
 
 import asyncio
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,7 +69,9 @@ class Witness:
 
     def crashed(self, name: str, error: Exception) -> None:
         """The OnCrash of everything that the simulation itself runs."""
-        self.breaks("nothing crashes", f"{name}: {error!r}")
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+        self.breaks("nothing crashes", f"{name}: {error!r}{where}")
 
 
 class Alarm(logging.Handler):

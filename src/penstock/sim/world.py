@@ -192,9 +192,14 @@ def play(world: World, progress: Progress | None = None) -> None:
     """Run a world to its end; a world that hangs has broken a rule, too."""
     with collecting_by_hand():
         try:
-            run(world.main(progress), world.ground.loop)
+            run(_contained(world, progress), world.ground.loop)
         except (Deadlock, HorizonPassed) as error:
             world.ground.witness.breaks("the world goes on", str(error))
+
+
+async def _contained(world: World, progress: Progress | None) -> None:
+    """A simulation that fails itself is a finding like any other, not the end of a soak."""
+    await asyncio.wait([world.ground.errands.start("world", world.main(progress))])
 
 
 @contextmanager

@@ -174,10 +174,10 @@ def test_a_client_that_leaves_pays_for_the_prefix_by_the_miners_last_receipt() -
 def test_a_checkpoint_is_on_record_only_where_no_receipt_says_more() -> None:
     async def scenario(world: World) -> None:
         miner = await world.add_miner("m1")
-        stalls = Script(
+        miner.scripts = [Script(word_ms=1)]
+        miner.default = Script(
             act=Act.STALL, words=("a",) * 9, words_until=5, word_ms=10, answers_cancel=False
         )
-        miner.scripts = [Script(word_ms=1), stalls]
         whole = await world.hear(chat(stream=True))
         left = await world.hear(chat(stream=True), leave_after=5)
         await world.at_rest()
