@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from penstock.adapters.errors import FileExposed
@@ -24,12 +25,14 @@ def load_or_create_secret(path: Path, fresh: bytes) -> bytes:
     """The bytes of `path`, which becomes `fresh` if it is not there. Whoever is first wins.
 
     The file appears complete or not at all: it is written beside and linked into place, and a link
-    fails when the name is taken, so two processes at once end up with the same secret.
+    fails when the name is taken, so two at once end up with the same secret. The name beside is
+    nobody else's, not even a process's of the same number in another container.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
             write_durably(temporary, fresh, mode=0o600)
             os.link(temporary, path)

@@ -22,24 +22,45 @@ class Instance:
 
     offer: Offer
     running: int = 0
-    ran: int = 0
-    """How many of our orders ran there when its offer came: they are not in the room it names."""
+    peak: int = 0
+    """The most of our orders that ran there at once since the offer before the present one."""
+    room_most: int = 0
+    """The most it is known to hold: room it offered, and what of ours ran all the while."""
     ewma_us_per_unit: int = 0
     failures: int = 0
     rest_ms: int = 0
     broken_until_ms: int = 0
     is_trial: bool = False
     """The breaker is half open and its one trial is running."""
+    _most: int = 0
+    """The most, and below the least, that ran at once since the present offer came."""
+    _least: int = 0
+
+    def __post_init__(self) -> None:
+        self.room_most = self.offer.room
 
     @property
     def has_room(self) -> bool:
-        """More room, by its offer and what we have sent since."""
-        return self.running < self.offer.room + self.ran
+        """Room for one more of ours."""
+        return self.running < self.room
+
+    @property
+    def room(self) -> int:
+        """How many of our orders may run there at once.
+
+        An offer names the room that was free when it was signed, up to a beat ago; our own orders
+        of that moment are not in it and may have ended since. So what it named and the most we ran
+        around then add up, but never to more than it is known to hold: too much costs a quick refusal
+        and a failover, too little would turn requests away from free slots until the next offer.
+        """
+        return min(self.offer.room + self.peak, self.room_most)
 
     def renewed(self, offer: Offer) -> None:
         """A newer offer has come."""
         self.offer = offer
-        self.ran = self.running
+        self.room_most = max(self.room_most, offer.room + self._least)
+        self.peak = self._most
+        self._most = self._least = self.running
 
     def candidate(self, now_ms: int) -> Candidate:
         """As the ranking sees it. A half-open breaker with its trial under way is still open."""
@@ -49,7 +70,7 @@ class Instance:
             miner=self.offer.miner,
             chute=self.offer.chute,
             price=self.offer.price,
-            room=self.offer.room + self.ran,
+            room=self.room,
             inflight=self.running,
             ewma_us_per_unit=self.ewma_us_per_unit,
             failures=self.failures,
@@ -59,6 +80,7 @@ class Instance:
     def started(self) -> None:
         """An order goes out to it."""
         self.running += 1
+        self._most = max(self._most, self.running)
         if self.failures >= FAILURES_MAX:
             self.is_trial = True
 
@@ -89,4 +111,5 @@ class Instance:
     def _ended(self) -> None:
         assert self.running > 0, "an order ends once"
         self.running -= 1
+        self._least = min(self._least, self.running)
         self.is_trial = False

@@ -217,17 +217,58 @@ def test_speed_is_an_average_that_follows() -> None:
     assert one.ewma_us_per_unit == 123
 
 
-def test_room_counts_what_was_sent_since_the_offer_came_and_not_what_ran_before() -> None:
+def renew(one: Instance, *, room: int, seq: int) -> None:
+    one.renewed(from_plain(Offer, make_offer(room=room, seq=seq).body))
+
+
+def test_our_own_orders_are_not_in_the_room_that_an_offer_names() -> None:
+    one = instance(room=4)
+    for _ in range(4):
+        one.started()
+    assert not one.has_room
+    renew(one, room=0, seq=2)
+    assert (one.candidate(0).room, one.candidate(0).inflight) == (4, 4)
+    assert not one.has_room
+
+
+def test_slots_that_freed_after_an_offer_was_signed_are_used_before_the_next_one() -> None:
+    """An offer that was signed while four of ours ran says no room; by now three have ended."""
+    one = instance(room=4)
+    for _ in range(4):
+        one.started()
+    for _ in range(3):
+        one.ended()
+    renew(one, room=0, seq=2)
+    assert one.candidate(0).room == 4
+    assert one.has_room
+
+
+def test_no_more_is_sent_than_an_instance_is_known_to_hold() -> None:
+    """The room was named when none of ours ran, and four were sent before the offer came."""
+    one = instance(room=4)
+    for _ in range(4):
+        one.started()
+    renew(one, room=4, seq=2)
+    assert one.candidate(0).room == 4
+    assert not one.has_room
+
+
+def test_what_runs_all_the_while_and_is_still_not_in_the_way_shows_more_room() -> None:
     one = instance(room=2)
     one.started()
     one.started()
-    assert not one.has_room
-    one.renewed(from_plain(Offer, make_offer(room=1, seq=2).body))
-    candidate = one.candidate(0)
-    assert (candidate.room, candidate.inflight) == (3, 2)
+    renew(one, room=1, seq=2)
+    renew(one, room=1, seq=3)
+    assert one.candidate(0).room == 3
     assert one.has_room
     one.started()
     assert not one.has_room
+
+
+def test_others_orders_take_room_from_ours() -> None:
+    one = instance(room=4)
+    renew(one, room=1, seq=2)
+    assert one.candidate(0).room == 1
 
 
 def test_an_order_ends_once() -> None:
