@@ -232,9 +232,7 @@ def test_a_plan_deploys_nothing_and_needs_no_market(
     assert (home / "keys" / "owner.json").stat().st_mode & 0o077 == 0
 
 
-def test_a_name_of_another_owner_is_told(
-    stations: Stations, home: Home, chute_file: Path
-) -> None:
+def test_a_name_of_another_owner_is_told(stations: Stations, home: Home, chute_file: Path) -> None:
     error = {"error": {"code": "name_taken", "message": "my-chat belongs to another owner."}}
     stations.says("/v1/chutes", error, method="POST", status=409)
     result = invoke("deploy", str(chute_file), "--home", str(home.path))

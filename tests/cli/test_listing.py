@@ -316,7 +316,9 @@ def test_status_is_not_ready_when_a_station_does_not_answer(
     assert "not ready" in invoke("status", "--home", str(home.path)).output
 
 
-def test_a_state_that_outlived_its_market_is_not_believed(stations: Stations, tmp_path: Path) -> None:
+def test_a_state_that_outlived_its_market_is_not_believed(
+    stations: Stations, tmp_path: Path
+) -> None:
     all_is_well(stations)
     with running_home(tmp_path, stations) as home:
         assert as_json(home, "status")["ready"] is True

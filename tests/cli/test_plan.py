@@ -47,9 +47,7 @@ READERS = {
 
 
 def wish(**changes: Any) -> Wish:
-    made = Wish(
-        gateway_port=free_port(set()), miners=4, validators=2, database_url="", nats_url=""
-    )
+    made = Wish(gateway_port=free_port(set()), miners=4, validators=2, database_url="", nats_url="")
     return replace(made, **changes)
 
 
@@ -204,12 +202,15 @@ def test_a_key_that_others_can_read_stops_the_plan(plan: Plan) -> None:
 def test_a_market_without_miners_and_validators_is_a_plan_too(home: Home) -> None:
     empty = make_plan(home, wish(miners=0, validators=0))
     assert set(write(empty)) == {"ledger", "market", "gateway", "charter"}
-    assert check_charter(
-        read_charter(home.config / "charter.json"),
-        LOCAL,
-        ledger=empty.key("ledger").identity,
-        verify=verify,
-    ).seats == ()
+    assert (
+        check_charter(
+            read_charter(home.config / "charter.json"),
+            LOCAL,
+            ledger=empty.key("ledger").identity,
+            verify=verify,
+        ).seats
+        == ()
+    )
 
 
 def override(home: Home, name: str, text: str) -> None:

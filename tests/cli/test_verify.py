@@ -196,7 +196,9 @@ def test_an_operator_that_cannot_be_reached_has_its_own_exit_code(tmp_path: Path
     assert "does not answer" in result.stderr
 
 
-def test_an_operator_without_files_has_published_nothing(stations: Stations, tmp_path: Path) -> None:
+def test_an_operator_without_files_has_published_nothing(
+    stations: Stations, tmp_path: Path
+) -> None:
     result = check(tmp_path, receipt(), options=("--operator", stations.url))
     assert result.exit_code == 4
     assert "operator.json is not published" in result.stderr
@@ -229,9 +231,7 @@ def audit(home: Path, epoch: int = LAST, *options: str) -> Any:
         (f"epochs/{LAST:08d}/outcome.json", f"epochs/{LAST:08d}"),
     ],
 )
-def test_a_changed_byte_is_a_difference_at_its_place(
-    tmp_path: Path, name: str, where: str
-) -> None:
+def test_a_changed_byte_is_a_difference_at_its_place(tmp_path: Path, name: str, where: str) -> None:
     """Whatever comes first, the exit code is 1 and both values are told, or it is not published."""
     files = dict(published())
     data = bytearray(files[name])
