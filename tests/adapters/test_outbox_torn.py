@@ -170,7 +170,7 @@ def test_an_error_that_is_no_full_disk_is_not_called_one(tmp_path: Path) -> None
     store.append(b"first")
     os.close(store._file)
     store._file = os.open(tmp_path / "outbox", os.O_RDONLY)
-    with pytest.raises(OSError) as refused:  # noqa: PT011 - which one is the kernel's choice
+    with pytest.raises(OSError) as refused:
         store.append(b"second")
     assert not isinstance(refused.value, DiskFull)
     assert store.load() == [b"first"]

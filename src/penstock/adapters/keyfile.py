@@ -27,7 +27,7 @@ def load_or_create_key(path: Path, entropy: Entropy) -> Ed25519Key:
     text = load_or_create_secret(path, fresh.encode() + b"\n")
     try:
         held = msgspec.json.decode(text, type=KeyFile)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         # Not chained and not quoted: the text of the error could hold a part of the seed.
         why = f"it is not the JSON object it should be ({type(error).__name__})"
         raise KeyFileInvalid(path, why) from None

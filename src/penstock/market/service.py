@@ -46,6 +46,8 @@ OLD_COUNTS_BEATS = 2
 
 _log = events("market")
 _encode = msgspec.json.Encoder().encode
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading bytes that are no JSON may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ class Market:
             self._take_offer(
                 parse_signed(msgspec.json.decode(value)), None, now_ms=self.clock.now_ms()
             )
-        except (MarketError, SpecError, msgspec.DecodeError):
+        except (MarketError, SpecError, *NOT_JSON):
             self._to_remove[instance] = None
 
     async def _watch_demand(self) -> None:

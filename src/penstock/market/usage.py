@@ -48,7 +48,7 @@ class UsageBook:
             return True
         try:
             totals = msgspec.json.decode(value, type=Totals)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         numbers = (totals.requests, totals.refused, totals.busy_us)
         known = self._totals.get(key)

@@ -203,6 +203,6 @@ def understood(body: bytes, kind: type[T]) -> T:
     """The request body as `kind`; fields it does not know are ignored. Raises Refusal (400)."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"The request body is not understood: {error}."
         raise Refusal(problem(400, "body_invalid", message)) from error

@@ -158,7 +158,7 @@ def parsed(text: bytes | str) -> object:
     """JSON, or None for what is none."""
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
