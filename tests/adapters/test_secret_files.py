@@ -116,7 +116,14 @@ def test_a_folder_in_the_place_of_a_key_is_an_error_of_the_system(tmp_path: Path
 
 @pytest.mark.parametrize(
     "text",
-    [b"\xff\xfe", b"{" * 5_000, b'{"scheme": 1, "seed": 2}', b'{"seed": "00"}', b"null", b"[[]]"],
+    [
+        b"\xff\xfe",
+        b"{" * 5_000,
+        b'{"scheme": 1, "seed": 2}',
+        b'{"seed": "00"}',
+        b"null",
+        b'{"scheme": "ed25519", "seed": "\xff"}',
+    ],
 )
 def test_whatever_stands_in_a_key_file_it_is_refused_with_its_path_and_kept(
     tmp_path: Path, text: bytes

@@ -198,7 +198,7 @@ def test_down_says_that_nothing_was_lost(tmp_path: Path) -> None:
     assert "The books and the log stay" in result.stdout
 
 
-def test_following_logs_prints_lines_as_they_come_until_interrupted(tmp_path: Path) -> None:
+def test_following_logs_prints_lines_as_they_come(tmp_path: Path) -> None:
     home = Home.at(str(tmp_path))
     home.make()
     for name in ("gateway", "miner-1"):
@@ -206,7 +206,6 @@ def test_following_logs_prints_lines_as_they_come_until_interrupted(tmp_path: Pa
     with subprocess.Popen(
         [sys.executable, "-m", "penstock.cli.main", "logs", "-f", "--home", str(tmp_path)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as follower:
@@ -216,10 +215,18 @@ def test_following_logs_prints_lines_as_they_come_until_interrupted(tmp_path: Pa
         with home.log_file("miner-1").open("a") as log:
             log.write("served\n")
         assert follower.stdout.readline().split() == ["miner-1", "served"]
-        follower.send_signal(signal.SIGINT)
-        _, errors = follower.communicate()
-    assert follower.returncode != 0
-    assert "Traceback" not in errors
+        # SIGTERM, not SIGINT: a shell's background job, as some test runners are, ignores SIGINT.
+        follower.terminate()
+    assert follower.returncode == -signal.SIGTERM
+
+
+def test_a_line_in_a_log_cannot_pass_for_two_or_steer_the_terminal(tmp_path: Path) -> None:
+    home = Home.at(str(tmp_path))
+    home.make()
+    home.log_file("gateway").write_text("asked model=x\u2028ERROR forged\x1b[2J\x85end\r\n")
+    shown = invoke("logs", "--home", str(tmp_path)).stdout
+    assert len(shown.splitlines()) == 1
+    assert "\x1b" not in shown
 
 
 def test_how_many_lines_of_a_log_are_shown_can_be_said(tmp_path: Path) -> None:

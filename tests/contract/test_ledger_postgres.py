@@ -5,6 +5,7 @@ write: what the memory store cannot show.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from random import Random
+from typing import TypeAlias
 
 import asyncpg
 import pytest
@@ -44,7 +45,8 @@ MINERS = tuple(miner_account("toy:" + str(number) * 16) for number in range(2))
 SCHEMA = "penstock.ledger.schema"
 BIGINT_MAX = 2**63 - 1
 
-Connection = asyncpg.Connection  # type: ignore[type-arg] # generic in the stubs only
+# A string: asyncpg's classes take their type argument in the stubs only.
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def opened(url: str) -> Database:
@@ -307,18 +309,15 @@ def random_operations(chance: Random, number: int) -> list[Operation]:
         nano = chance.randrange(1, 400)
         hold = f"h/{chance.randrange(max(1, number))}/0"
         legs = (Leg(account, -nano), Leg(chance.choice(MINERS), nano))
-        made.append(
-            chance.choice(
-                [
-                    Post(f"p/{name}", (Leg(MINT, -nano), Leg(account, nano))),
-                    Post(f"p/{chance.randrange(number + 1)}/0", legs),
-                    Hold(f"h/{number}/0", account, nano),
-                    Extend(f"e/{name}", hold, nano),
-                    Capture(f"c/{name}", hold, legs),
-                    Release(hold),
-                ]
-            )
-        )
+        choices: list[Operation] = [
+            Post(f"p/{name}", (Leg(MINT, -nano), Leg(account, nano))),
+            Post(f"p/{chance.randrange(number + 1)}/0", legs),
+            Hold(f"h/{number}/0", account, nano),
+            Extend(f"e/{name}", hold, nano),
+            Capture(f"c/{name}", hold, legs),
+            Release(hold),
+        ]
+        made.append(chance.choice(choices))
     return made
 
 

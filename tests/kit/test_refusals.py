@@ -1,6 +1,7 @@
 """Requests the server refuses: smuggling, bad syntax, bounds."""
 
 import asyncio
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -262,3 +263,37 @@ def test_what_never_reached_a_handler_is_counted_by_its_status(world: World) -> 
         await server.close(0)
 
     world.run(scenario)
+
+
+def test_bodies_of_many_connections_are_bounded_together(virtual: MemoryWorld) -> None:
+    """One connection may send little, and thousands that may not even show a key still too much."""
+
+    async def scenario(network: Network) -> None:
+        limits = replace(small_limits(body=1_000), bodies_bytes_max=1_500)
+        server = server_of(network, echo, limits=limits)
+        port = await server.start(HOST, 0)
+        slow = await dial(network, port)
+        slow.transport.write(post(b"a" * 900)[:-100])
+        await asyncio.sleep(1)
+        assert server.held_bytes == 800
+        turned_away = await dial(network, port)
+        turned_away.transport.write(post(b"b" * 900)[:-100])
+        refusal = await turned_away.until_closed()
+        assert refusal.startswith(b"HTTP/1.1 503 ")
+        assert b"bodies_full" in refusal
+        slow.transport.write(b"a" * 100)
+        assert (await slow.until(b"a" * 900)).startswith(b"HTTP/1.1 200 ")
+        assert server.held_bytes == 0
+        after = await dial(network, port)
+        after.transport.write(post(b"c" * 900))
+        await after.until(b"c" * 900)
+        gone = await dial(network, port)
+        gone.transport.write(post(b"d" * 900)[:-1])
+        await asyncio.sleep(1)
+        assert server.held_bytes == 899
+        gone.transport.abort()
+        await asyncio.sleep(1)
+        assert server.held_bytes == 0
+        await server.close(0)
+
+    virtual.run(scenario)

@@ -15,6 +15,7 @@ from penstock.spec.books import (
     Capture,
     Hold,
     Leg,
+    Operation,
     Post,
     Release,
     apply_all,
@@ -238,7 +239,7 @@ def test_the_payout_of_the_epoch() -> None:
 def test_the_books_of_the_epoch() -> None:
     ann = payer_account("ann")
     lease = LOCAL.lease_amount_nano
-    said = [
+    said: list[Operation] = [
         Post("fund", (Leg(MINT, -5 * NANO_PER_USD), Leg(ann, 5 * NANO_PER_USD))),
         Hold("lease", ann, lease),
         *(

@@ -157,7 +157,11 @@ class ChildProcess:
                 self._process.send_signal(number)
 
     def log_tail(self) -> str:
-        return self._log_of_this_run()[-LOG_TAIL_BYTES_MAX:].decode(errors="replace")
+        """The end of this run's log, however long it has grown."""
+        with self.command.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_offset, size - LOG_TAIL_BYTES_MAX))
+            return log.read(LOG_TAIL_BYTES_MAX).decode(errors="replace")
 
     def _log_of_this_run(self) -> bytes:
         with self.command.log.open("rb") as log:

@@ -8,7 +8,7 @@ import click
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.options import home_option
-from penstock.cli.output import json_option, print_json
+from penstock.cli.output import json_option, plain, print_json
 from penstock.cli.world import pause
 
 TAIL_BYTES_MAX = 1 << 20
@@ -51,7 +51,7 @@ def tail(file: Path, lines: int) -> list[str]:
         size = handle.seek(0, 2)
         handle.seek(max(0, size - TAIL_BYTES_MAX))
         text = handle.read().decode(errors="replace")
-    return text.splitlines()[-lines:] if lines > 0 else []
+    return _lines(text)[-lines:] if lines > 0 else []
 
 
 def grow(files: list[Path], *, from_start: bool = False) -> Iterator[tuple[str, str]]:
@@ -68,6 +68,15 @@ def grow(files: list[Path], *, from_start: bool = False) -> Iterator[tuple[str, 
                     data = handle.read(size - places[file])
                 whole = data.rfind(b"\n") + 1
                 places[file] += whole
-                for line in data[:whole].decode(errors="replace").splitlines():
+                for line in _lines(data[:whole].decode(errors="replace")):
                     yield file.stem, line
         pause(FOLLOW_EVERY_S)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines end with a line feed and nothing else, and hold nothing that steers a terminal."""
+    return (
+        [plain(line.removesuffix("\r")) for line in text.removesuffix("\n").split("\n")]
+        if text
+        else []
+    )

@@ -143,7 +143,8 @@ class OffersMachine(RuleBasedStateMachine):
         self.offers.expire(self.now_ms + 2 * TTL_MS)
         assert len(self.offers) == 0
         assert self.offers._seen == {}
-        assert self.offers._by_miner == self.offers._by_chute == {}
+        assert self.offers._by_miner == {}
+        assert self.offers._by_chute == {}
 
 
 TestOffersMachine = OffersMachine.TestCase

@@ -24,6 +24,7 @@ class Owner(Protocol):
     limits: ServerLimits
     errands: Errands
     draining: bool
+    held_bytes: int
 
     def admit(self, connection: "ServerProtocol") -> bool:
         """Take a new connection in, if there is room."""
@@ -49,6 +50,7 @@ class ServerProtocol(asyncio.Protocol):
         "_closing",
         "_deadline_at",
         "_gone",
+        "_held_bytes",
         "_intake",
         "_loop",
         "_out",
@@ -57,6 +59,7 @@ class ServerProtocol(asyncio.Protocol):
         "_queued_bytes",
         "_reading",
         "_request_id",
+        "_running_bytes",
         "_server",
         "_task",
         "_timer",
@@ -72,6 +75,8 @@ class ServerProtocol(asyncio.Protocol):
         self._peer = ""
         self._queue: deque[Arrived | Response] = deque()  # a Response is a refusal, then close
         self._queued_bytes = 0
+        self._running_bytes = 0
+        self._held_bytes = 0  # what the server counts for this connection
         self._reading = True
         self._task: asyncio.Task[None] | None = None
         self._gone = asyncio.Event()
@@ -106,6 +111,12 @@ class ServerProtocol(asyncio.Protocol):
         for arrived in intake.feed(data):
             self._queue.append(arrived)
             self._queued_bytes += len(arrived.body)
+        self._count_held(intake.held_bytes)
+        if intake.held_bytes and self._server.held_bytes > self._server.limits.bodies_bytes_max:
+            intake.turn_away(
+                problem(503, "bodies_full", "Too much is being sent here at once. Try again soon.")
+            )
+            self._count_held(0)
         if intake.refusal is not None:
             self._queue.append(intake.refusal)
             intake.refusal = None
@@ -134,6 +145,8 @@ class ServerProtocol(asyncio.Protocol):
         self._closing = True
         self._gone.set()
         self._queue.clear()
+        self._queued_bytes = self._running_bytes = 0
+        self._count_held(0)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -164,6 +177,7 @@ class ServerProtocol(asyncio.Protocol):
             self._refuse(item)
             return
         self._queued_bytes -= len(item.body)
+        self._running_bytes = len(item.body)
         self._task = self._server.errands.start(
             "exchange", self._exchange(item), on_crash=self._crashed
         )
@@ -188,6 +202,8 @@ class ServerProtocol(asyncio.Protocol):
             self._transport.abort()  # also when the handler cancelled itself: nobody will answer
             raise
         self._task = None
+        self._running_bytes = 0
+        self._count_held(self._intake.held_bytes)
         self._after(keep=keep)
 
     async def _answer(self, arrived: Arrived, request: Request) -> bool:
@@ -261,6 +277,12 @@ class ServerProtocol(asyncio.Protocol):
         self._watch(self._server.limits.stall_deadline_ms)
 
     # Bounds and deadlines.
+
+    def _count_held(self, arriving_bytes: int) -> None:
+        """Tell the server how much of bodies is held for this connection now."""
+        held = arriving_bytes + self._queued_bytes + self._running_bytes
+        self._server.held_bytes += held - self._held_bytes
+        self._held_bytes = held
 
     def _over_bound(self) -> bool:
         limits = self._server.limits

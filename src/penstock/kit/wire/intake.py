@@ -67,6 +67,15 @@ class Intake:
         self._dry_bytes = 0  # bytes fed since something last came of them
         self._last = False  # the client said this was its last request
 
+    @property
+    def held_bytes(self) -> int:
+        """How much there is of a body that is still arriving."""
+        return self._body_bytes if self.phase is Phase.BODY else 0
+
+    def turn_away(self, response: Response) -> None:
+        """Refuse the request that is arriving, for a reason that lies outside this connection."""
+        self._refuse(response)
+
     def feed(self, data: bytes) -> list[Arrived]:
         """The requests that `data` completes; look at `refusal` afterwards. Never raises."""
         if self.phase is Phase.REFUSED or self._last:

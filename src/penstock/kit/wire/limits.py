@@ -22,6 +22,8 @@ class ServerLimits:
 
     intake: IntakeLimits = field(default_factory=IntakeLimits)
     connections_max: int = 16_384
+    bodies_bytes_max: int = 1 << 30
+    """Of all connections together: bodies that arrive, wait, or are being answered."""
     pipeline_max: int = 16
     head_deadline_ms: int = 10_000
     body_deadline_ms: int = 60_000

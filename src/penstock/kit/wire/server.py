@@ -36,6 +36,8 @@ class Server:
         self.errands = Errands(crash_recorder(metrics))
         self._metrics = metrics
         self.draining = False
+        self.held_bytes = 0
+        """Of bodies, over all connections; bounded by `limits.bodies_bytes_max`."""
         self._network = network
         self._listener: Listener | None = None
         self._connections: dict[ServerProtocol, None] = {}
