@@ -78,7 +78,9 @@ def test_masking_gives_what_json_can_hold(name: str, value: Any) -> None:
     assert msgspec.json.encode(masked(name, value))
 
 
-@given(st.sampled_from(["key", "api_key", "X-Token", "password", "set-cookie"]), st.text(min_size=4))
+@given(
+    st.sampled_from(["key", "api_key", "X-Token", "password", "set-cookie"]), st.text(min_size=4)
+)
 def test_no_text_under_a_secret_name_ever_shows(name: str, text: str) -> None:
     assert masked(name, text) == MASK
     assert masked("fields", {"deep": {name: [text]}}) in (

@@ -58,7 +58,12 @@ def test_no_other_character_anywhere_is_accepted(
 def test_shorter_and_longer_signatures_are_refused(scheme: type[Key], cut: int) -> None:
     key = scheme(b"\5" * 32)
     signature = key.sign(DIGEST)
-    for changed in (signature[:-cut], signature[cut:], signature + "0" * cut, "0" * cut + signature):
+    for changed in (
+        signature[:-cut],
+        signature[cut:],
+        signature + "0" * cut,
+        "0" * cut + signature,
+    ):
         assert not verify(key.identity, DIGEST, changed)
 
 

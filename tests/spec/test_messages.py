@@ -23,7 +23,7 @@ from penstock.spec.messages import (
 )
 from penstock.spec.params import LOCAL, MAINNET, NETWORKS, params_digest
 from penstock.spec.pricing import charge_ceiling
-from penstock.spec.units import Price
+from penstock.spec.units import CHARGE_NANO_MAX, Price
 
 BODY = hashlib.sha256(b"{}").hexdigest()
 
@@ -111,6 +111,7 @@ def test_an_order_is_for_these_bytes_until_its_deadline() -> None:
     "changes",
     [
         {"gateway": MINER.identity},
+        {"charge_max": CHARGE_NANO_MAX + 1},
         {"charge_max": -1},
         {"price": replace(PRICE, request=-1)},
         {"prompt_max": UNITS_MAX + 1},

@@ -12,7 +12,7 @@ from penstock.spec.pricing import (
     prompt_units_max,
     split_charge,
 )
-from penstock.spec.units import FREE, MILLION, NO_UNITS, PPM, Price, Units
+from penstock.spec.units import CHARGE_NANO_MAX, FREE, MILLION, NO_UNITS, PPM, Price, Units
 
 counts = st.integers(0, 10**6)
 prices = st.builds(
@@ -101,3 +101,8 @@ def test_a_price_is_within_itself_and_not_within_one_that_is_lower_anywhere(pric
         values = {field: getattr(price, field) for field in Price.__slots__}
         values[name] += 1
         assert not is_within(Price(**values), price)
+
+
+def test_no_ceiling_is_above_what_an_order_may_cost() -> None:
+    dear = Price(request=0, prompt=10**12, cached=0, completion=10**12, images=0, audio_ms=0)
+    assert charge_ceiling(dear, prompt_max=10**7, completion_max=10**7) == CHARGE_NANO_MAX

@@ -8,7 +8,7 @@ from enum import Enum
 from penstock.spec.canon import digest, to_plain
 from penstock.spec.errors import BadMessage, Expired
 from penstock.spec.keys import Signed, Verify, check_identity, open_signed
-from penstock.spec.units import Price
+from penstock.spec.units import CHARGE_NANO_MAX, Price
 
 NAME_CHARS_MAX = 64
 ENDPOINT_CHARS_MAX = 256
@@ -192,6 +192,8 @@ def check_ceilings(order: Order) -> None:
     """Ceilings and price under which no charge is negative and no sum too long. Raises BadMessage."""
     if min(order.charge_max, order.prompt_max, order.completion_max) < 0:
         raise BadMessage(kind="order", reason="a ceiling is negative")
+    if order.charge_max > CHARGE_NANO_MAX:
+        raise BadMessage(kind="order", reason=f"a charge above {CHARGE_NANO_MAX}")
     if max(order.prompt_max, order.completion_max) > UNITS_MAX:
         raise BadMessage(kind="order", reason=f"more than {UNITS_MAX} units")
     check_price(order.price)

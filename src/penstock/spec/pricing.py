@@ -7,7 +7,7 @@ The operator's and the pool's parts are rounded down; the miner gets the rest.
 from dataclasses import dataclass
 
 from penstock.spec.params import FeeSplit
-from penstock.spec.units import MILLION, PPM, Price, Units
+from penstock.spec.units import CHARGE_NANO_MAX, MILLION, PPM, Price, Units
 
 PROMPT_OVERHEAD_UNITS = 64
 """Room for the chat template around a request's own bytes."""
@@ -33,11 +33,12 @@ def prompt_units_max(body_bytes: int) -> int:
 def charge_ceiling(price: Price, *, prompt_max: int, completion_max: int) -> int:
     """The most one order may cost: what is held before it is sent.
 
-    A cached prompt unit is never priced above a prompt unit here, so the ceiling takes the dearer.
+    A prompt unit may turn out cached or not, so the ceiling takes the dearer of the two prices. No
+    ceiling is above CHARGE_NANO_MAX: an answer that would cost more costs that.
     """
     dearest = max(price.prompt, price.cached)
     micro = dearest * prompt_max + price.completion * completion_max
-    return price.request + -(-micro // MILLION)
+    return min(price.request + -(-micro // MILLION), CHARGE_NANO_MAX)
 
 
 @dataclass(frozen=True, slots=True)

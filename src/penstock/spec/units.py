@@ -14,6 +14,9 @@ MILLION = 1_000_000
 
 NANO_PER_USD = 1_000_000_000
 
+CHARGE_NANO_MAX = 10_000 * NANO_PER_USD
+"""No order costs more. It keeps the sums of an epoch far below what canonical JSON can hold."""
+
 
 @dataclass(frozen=True, slots=True)
 class Units:

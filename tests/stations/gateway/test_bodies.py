@@ -1,6 +1,7 @@
 """What is read of a body, and what is refused before anybody is asked to serve it."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -169,3 +170,22 @@ def test_no_bytes_at_all_make_it_fail_in_another_way(body: bytes) -> None:
     for path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH):
         with pytest.raises((BadJson, BadRequest)):
             parse_body(path, body)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices"),
+    [("[ \n 7, 8]", 1), ("[-1]", 1), ('[ "a", "b"]', 2), ("[[1,2], [3]]", 2), ('["a", 1]', 2)],
+)
+def test_prompts_are_counted_without_taking_tokens_apart(prompt: str, choices: int) -> None:
+    body = f'{{"model": "m", "prompt": {prompt}}}'.encode()
+    assert parse_body("/v1/completions", body).choices == choices
+
+
+def test_a_prompt_of_a_million_tokens_costs_no_more_memory_than_its_bytes() -> None:
+    body = b'{"model":"m","prompt":[' + b"1," * 1_000_000 + b"1]}"
+    tracemalloc.start()
+    try:
+        assert parse_body("/v1/completions", body).choices == 1
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(body)
+    finally:
+        tracemalloc.stop()
