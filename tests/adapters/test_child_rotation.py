@@ -44,7 +44,7 @@ async def ran(command: Command) -> tuple[int, str]:
 def test_a_log_is_moved_aside_only_beyond_its_bound(
     tmp_path: Path,
     size: int,
-    is_moved: bool,  # noqa: FBT001 - given by the parametrisation
+    is_moved: bool,
 ) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"x" * size)

@@ -75,5 +75,5 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("text", "answer"), [("0f" * 32, True), ("0g" * 32, False), ("", False)])
-def test_a_key_hash_is_64_hex_digits(text: str, answer: bool) -> None:  # noqa: FBT001 - the answer
+def test_a_key_hash_is_64_hex_digits(text: str, answer: bool) -> None:
     assert is_key_hash(text) is answer

@@ -177,7 +177,7 @@ async def test_the_day_holds_everything_that_can_be_interrupted() -> None:
 
 @pytest.mark.parametrize("is_kept", [False, True], ids=["lost", "kept but not answered"])
 async def test_a_store_that_goes_away_at_any_write_changes_nothing_in_the_end(
-    is_kept: bool,  # noqa: FBT001 - given by the parametrisation
+    is_kept: bool,
 ) -> None:
     expected, batches, _ = await undisturbed()
     for cut_at in range(1, batches + 1):
@@ -190,7 +190,7 @@ async def test_a_store_that_goes_away_at_any_write_changes_nothing_in_the_end(
 
 @pytest.mark.parametrize("is_kept", [False, True], ids=["before the write", "after the write"])
 async def test_a_process_that_ends_at_any_file_publishes_the_same_bytes_in_its_next_life(
-    is_kept: bool,  # noqa: FBT001 - given by the parametrisation
+    is_kept: bool,
 ) -> None:
     expected, _, writes = await undisturbed()
     for cut_at in range(1, writes + 1):

@@ -51,7 +51,7 @@ async def granted(world: World, need_nano: int, **changes: Any) -> tuple[str, in
 async def test_a_lease_is_held_up_to_its_last_millisecond_and_the_grace(
     world: World,
     waited_ms: int,
-    is_held: bool,  # noqa: FBT001 - given by the parametrisation
+    is_held: bool,
 ) -> None:
     await world.fund()
     _, expires_ms = await granted(world, 100)
@@ -64,7 +64,7 @@ async def test_a_lease_is_held_up_to_its_last_millisecond_and_the_grace(
 async def test_the_grace_is_counted_up_to_what_the_ledger_has_taken_in(
     world: World,
     behind_ms: int,
-    is_held: bool,  # noqa: FBT001 - given by the parametrisation
+    is_held: bool,
 ) -> None:
     await world.fund()
     await granted(world, 100)

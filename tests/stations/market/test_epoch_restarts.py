@@ -139,8 +139,8 @@ async def pass_epoch(world: World) -> None:
 @pytest.mark.parametrize("is_restarted", [False, True], ids=["one life", "a life per epoch"])
 @pytest.mark.parametrize("is_kept", [False, True], ids=["lost", "kept but not answered"])
 def test_a_cut_at_any_call_changes_no_word_of_any_epoch(
-    is_restarted: bool,  # noqa: FBT001 - given by the parametrisation
-    is_kept: bool,  # noqa: FBT001 - given by the parametrisation
+    is_restarted: bool,
+    is_kept: bool,
 ) -> None:
     whole = Cut()
     expected = day(whole, is_restarted=is_restarted)
