@@ -1,6 +1,7 @@
 """What `up` decides before anything starts: every station can start from the files it writes."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from penstock.validator.config import read_config as read_validator
 
 DATABASE_URL = "postgresql://penstock:s3cret@127.0.0.1:1/penstock"
 NATS_URL = "nats://127.0.0.1:2"
-READERS = {
+READERS: dict[str, Callable[[Path], Any]] = {
     "ledger": read_ledger,
     "market": read_market,
     "gateway": read_gateway,
@@ -79,7 +80,7 @@ def test_every_station_reads_its_own_file(plan: Plan) -> None:
     written = write(plan)
     assert set(written) == {*plan.stations, "charter"}
     for name in plan.stations:
-        config = READERS[name.partition("-")[0]](plan.home.config / f"{name}.json")
+        config: Any = READERS[name.partition("-")[0]](plan.home.config / f"{name}.json")
         assert config.port == plan.ports[name]
         assert config.key_file == str(plan.home.key_file(name))
 

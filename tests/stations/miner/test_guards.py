@@ -287,9 +287,9 @@ def test_an_event_without_a_part_of_the_answer_counts_for_nothing(choice: dict[s
     assert not step.failed
 
 
-@given(st.integers(0, PPM), st.integers(0, 3 * PPM), st.booleans())
+@given(share_ppm=st.integers(0, PPM), target_ppm=st.integers(0, 3 * PPM), follow=st.booleans())
 def test_an_asked_price_is_never_above_what_the_owner_allows(
-    share_ppm: int, target_ppm: int, follow: bool
+    share_ppm: int, target_ppm: int, *, follow: bool
 ) -> None:
     asked = asked_price(PricePolicy(share_ppm, follow), PRICE, target_ppm=target_ppm)
     for name, ceiling in to_plain(PRICE).items():
