@@ -38,6 +38,8 @@ up: $(VENV)/.run ## the whole market on this machine (ARGS="--detach --home DIR 
 	@$(BIN)/penstock up $(ARGS)
 
 test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
+	@echo "== the law, the kit and the stations again, every property in full"
+	@$(call PYTEST,law) -n $(JOBS) tests/spec tests/kit tests/stations
 	@echo "== real servers, real engines, the client, the simulator, the command line, the docs"
 	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs
 	@echo "== the whole market: real processes, faults"
@@ -52,10 +54,10 @@ check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets
 	@$(call PYTEST,house) tests/house
 	@echo "== the law (every line), the kit, the stations"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest --junitxml=$(REPORTS)/spec.xml tests/spec
+	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest --hypothesis-profile=quick tests/spec
 	@$(BIN)/coverage report --include='src/penstock/spec/*' --fail-under=100 --skip-covered
 	@$(BIN)/python tools/vectors.py --check
-	@$(call PYTEST,stations) -n $(JOBS) tests/kit tests/stations
+	@$(BIN)/pytest --hypothesis-profile=quick -n $(JOBS) tests/kit tests/stations
 	@echo "== five simulated markets"
 	@$(BIN)/penstock sim --seeds 5 --hours 0.05
 

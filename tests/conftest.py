@@ -13,6 +13,8 @@ from hypothesis import settings
 from tests.servers import nats_in, postgres_in, serving
 
 settings.register_profile("penstock", deadline=None)
+# For `make check`: enough to reach every line; `make test` runs the properties in full.
+settings.register_profile("quick", deadline=None, max_examples=15, stateful_step_count=20)
 settings.load_profile("penstock")
 
 
