@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from tests.cli.stations import API_KEY, Stations, invoke, running_home
 
-from penstock.cli.home import Home, free_port, read_json
+from penstock.cli.home import DEFAULT_HOME, Home, free_port, read_json
 from penstock.cli.up import _detach, _progress, print_welcome
 
 HOLDER = """
@@ -153,6 +154,48 @@ def test_progress_on_a_pipe_is_silent_and_ends(capsys: pytest.CaptureFixture[str
         told("starting", 1, 2)
         told("ready", 2, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_terminal_each_step_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with _progress(quiet=False, file=None) as told:
+        told("starting nats", 0, 9)
+        told("starting nats", 1, 9)
+        told("loading tiny-chat", 8, 9)
+        told("ready", 9, 9)
+    assert capsys.readouterr().err.splitlines() == [
+        "penstock: starting nats (0 of 9)",
+        "penstock: loading tiny-chat (8 of 9)",
+    ]
+
+
+def test_the_next_command_names_the_home_so_that_it_can_be_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "two wörds"
+    told = invoke("status", "--home", str(folder)).stdout
+    command = told.split("Start it: ")[1]
+    assert shlex.split(command) == ["penstock", "up", "--home", str(folder)]
+    assert Home.at(DEFAULT_HOME).flag == ""
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "80000"])
+def test_a_port_that_is_none_is_refused_at_once(tmp_path: Path, port: str) -> None:
+    result = up(tmp_path / "home", "--port", port)
+    assert result.exit_code == 2
+    assert "1<=x<=65535" in result.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_key_that_others_can_read_is_told_in_words(tmp_path: Path) -> None:
+    home = Home.at(str(tmp_path))
+    home.make()
+    home.key_file("gateway").write_text("{}")
+    home.key_file("gateway").chmod(0o644)
+    arguments = ["up", "--detach", "--port", str(free_port(set())), "--home", str(tmp_path)]
+    for _ in range(2):
+        with pytest.raises(Exception, match="chmod 600") as caught:
+            _detach(home, arguments)
+        assert "Traceback" not in str(caught.value)
+        # What an earlier start said is not told again.
+        assert str(caught.value).count("chmod 600") == 1
 
 
 def test_the_welcome_can_be_pasted(home: Home, capsys: pytest.CaptureFixture[str]) -> None:

@@ -272,7 +272,7 @@ def test_an_epoch_that_was_never_published_has_its_own_exit_code(
 ) -> None:
     result = audit(folder(tmp_path, published()), epoch)
     assert result.exit_code == 4
-    assert "penstock status shows the newest settled epoch" in result.stderr
+    assert "penstock scores tells the newest settled epoch" in result.stderr
 
 
 def test_a_file_that_is_missing_is_named_as_not_published(tmp_path: Path) -> None:

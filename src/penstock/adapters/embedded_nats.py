@@ -109,7 +109,7 @@ class NatsServer:
             f"max_payload: {MESSAGE_BYTES_MAX}\n"
             f"authorization {{ token: {json.dumps(token)} }}\n"
             "jetstream {\n"
-            f"  store_dir: {json.dumps(str(self.folder / 'store'))}\n"
+            f"  store_dir: {json.dumps(str(self.folder / 'store'), ensure_ascii=False)}\n"
             f"  max_memory_store: {MEMORY_BYTES_MAX}\n"
             f"  max_file_store: {self.store_bytes_max}\n"
             f"  sync_interval: {sync}\n"

@@ -74,7 +74,7 @@ def station_url(home: Home, name: str) -> str:
     """Where a station of the market in this home listens. Raises Stop when none runs."""
     state = home.read_state()
     if home.supervisor_pid() is None or name not in state.get("urls", {}):
-        raise Stop(f"no market runs in {home.path}", then="penstock up")
+        raise Stop(f"no market runs in {home.path}", then=f"penstock up{home.flag}")
     return str(state["urls"][name])
 
 
@@ -83,4 +83,4 @@ def api_key(home: Home) -> str:
     try:
         return home.api_key_file.read_text().strip()
     except OSError as error:
-        raise Stop(f"no API key in {home.path}", then="penstock up") from error
+        raise Stop(f"no API key in {home.path}", then=f"penstock up{home.flag}") from error

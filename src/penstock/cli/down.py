@@ -41,4 +41,7 @@ def down(home: Home, *, as_json: bool) -> None:
     if as_json:
         print_json({"stopped": True, "home": str(home.path)})
     else:
-        console().print("Stopped. The books and the log stay; penstock up goes on where it was.")
+        console().print(
+            f"Stopped. The books and the log stay; penstock up{home.flag} goes on where it was.",
+            markup=False,
+        )

@@ -8,6 +8,7 @@ running market.
 import fcntl
 import json
 import os
+import shlex
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class Home:
     @property
     def api_key_file(self) -> Path:
         return self.keys / "api-key"
+
+    @property
+    def flag(self) -> str:
+        """What the next command must be given to find this home, quoted for a shell."""
+        return "" if self == Home.at(DEFAULT_HOME) else f" --home {shlex.quote(str(self.path))}"
 
     def key_file(self, name: str) -> Path:
         return self.keys / f"{name}.json"
@@ -129,7 +135,7 @@ class Home:
             raise Stop(
                 f"port {gateway_port} is taken",
                 why="another program listens there",
-                then=f"penstock up --port {free_port({gateway_port})}, or stop that program",
+                then=f"penstock up --port {free_port({gateway_port})}{self.flag}, or stop that program",
             )
         kept = {name: int(port) for name, port in read_json(self.ports_file).items()}
         kept["gateway"] = gateway_port

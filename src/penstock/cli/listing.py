@@ -133,7 +133,11 @@ def published_scores(home: Home, epoch: int) -> dict[str, Any]:
 @home_option
 @json_option
 def balance(home: Home, *, key_file: str | None, as_json: bool) -> None:
-    """Show what your API key's account has left, and what is bound for running requests."""
+    """Show what your API key's account has left, and what gateways hold of it.
+
+    A gateway holds an amount ahead (a lease) so that it need not ask for every request; what it
+    does not spend comes back.
+    """
     from pathlib import Path
 
     try:

@@ -30,10 +30,10 @@ def logs(home: Home, *, station: str | None, follow: bool, lines: int, as_json: 
         if not files:
             raise Stop(
                 f"no log of {station!r} in {home.logs}",
-                then=f"one of: {', '.join(names)}" if names else "penstock up",
+                then=f"one of: {', '.join(names)}" if names else f"penstock up{home.flag}",
             )
     if not files:
-        raise Stop(f"no logs in {home.logs}", then="penstock up")
+        raise Stop(f"no logs in {home.logs}", then=f"penstock up{home.flag}")
     if as_json:
         print_json({file.stem: tail(file, lines) for file in files})
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.adapters.embedded_nats import NatsServer
 from penstock.adapters.embedded_postgres import PostgresServer
+from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.cli.api import Refused
 from penstock.cli.bootstrap import (
     BUILTIN_CHUTES,
@@ -76,6 +77,9 @@ class Market:
             raise self._failed(group) from None
         except* Stop as group:
             raise _first(group, Stop) from None
+        except* (FileExposed, KeyFileInvalid) as group:
+            # A file of the user's: the entry tells it in words.
+            raise _first(group, Exception) from None
         finally:
             self.ready = False
             self.told("stopping", 0, 1)
@@ -134,7 +138,9 @@ class Market:
                         return
                     await asyncio.sleep(CHECK_EVERY_MS / 1000)
         except TimeoutError as error:
-            raise Stop(f"{what}: no success in time", why=last, then="penstock logs") from error
+            raise Stop(
+                f"{what}: no success in time", why=last, then=f"penstock logs{self.plan.home.flag}"
+            ) from error
 
     async def _wait_served(self, total: int) -> None:
         """Every first chute that a miner was started for has an instance. Raises Stop."""
@@ -150,7 +156,9 @@ class Market:
                     self.told(f"loading {', '.join(lacking)}", total - 1, total)
                     await asyncio.sleep(CHECK_EVERY_MS / 1000)
         except TimeoutError as error:
-            raise Stop("no miner serves in time", then="penstock logs miner-1") from error
+            raise Stop(
+                "no miner serves in time", then=f"penstock logs miner-1{self.plan.home.flag}"
+            ) from error
 
     def _make_servers(self) -> list[Process]:
         """The embedded servers, unless the user brought their own by URL."""
@@ -180,7 +188,7 @@ class Market:
         return Stop(
             f"{error.name} did not start",
             why=error.reason,
-            then=f"penstock logs {error.name} --home {self.plan.home.path}",
+            then=f"penstock logs {error.name}{self.plan.home.flag}",
         )
 
 

@@ -44,7 +44,11 @@ class Story:
 @click.command()
 @click.option("--seed", type=int, default=1, show_default=True, help="The seed of the first world.")
 @click.option(
-    "--hours", type=float, default=0.05, show_default=True, help="Virtual hours of trade."
+    "--hours",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    show_default=True,
+    help="Virtual hours of trade.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=1, help="How many seeds in a row.")
 @click.option("--from", "first", type=int, default=None, help="The same as --seed, with --seeds.")

@@ -74,7 +74,7 @@ def _api_key(home: Home) -> str:
 def _print(home: Home, found: dict[str, Any]) -> None:
     out = console()
     if not found["stations"]:
-        out.print(f"No market runs in {home.path}. Start it: penstock up")
+        out.print(f"No market runs in {home.path}. Start it: penstock up{home.flag}", markup=False)
         return
     word = "[green]ready[/green]" if found["ready"] else "[yellow]not ready[/yellow]"
     out.print(f"Market {word} at {found['gateway_url']}  (home {home.path})")

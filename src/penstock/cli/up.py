@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import click
@@ -27,7 +29,13 @@ CHECK_EVERY_S = 0.1
 
 
 @click.command()
-@click.option("--port", default=DEFAULT_PORT, show_default=True, help="The gateway's port.")
+@click.option(
+    "--port",
+    default=DEFAULT_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65_535),
+    help="The gateway's port.",
+)
 @click.option(
     "--miners", default=3, show_default=True, type=click.IntRange(0, MINERS_MAX), help="How many."
 )
@@ -76,13 +84,15 @@ def up(home: Home, *, port: int, detach: bool, progress_file: str | None, **wish
 
         asyncio.run(market.run(on_ready))
     if not quiet:
-        console().print("Stopped. Nothing is lost: penstock up goes on where it was.")
+        console().print(
+            f"Stopped. Nothing is lost: penstock up{home.flag} goes on where it was.", markup=False
+        )
 
 
 def print_welcome(home: Home, url: str) -> None:
     """URL, key and snippets that work as pasted."""
     api_key = home.api_key_file.read_text().strip()
-    flag = "" if home == Home.at("~/.penstock") else f" --home {home.path}"
+    again = f"{_program()} %s{home.flag}"
     click.echo(
         f"""
 Penstock is up.
@@ -105,9 +115,22 @@ client = OpenAI(base_url="{url}/v1", api_key="{api_key}")
 answer = client.chat.completions.create(model="tiny-chat", messages=[{{"role": "user", "content": "Hello!"}}])
 print(answer.choices[0].message.content)
 
-Next: penstock chat{flag} | penstock status{flag} | penstock scores{flag} | penstock down{flag}
+Next:
+
+{again % "chat"}
+{again % "status"}
+{again % "scores"}
+{again % "down"}
 """
     )
+
+
+def _program() -> str:
+    """This program as a shell finds it: by its name, or else by the path it was called by."""
+    called = Path(sys.argv[0])
+    if called.name != "penstock" or which("penstock"):
+        return "penstock"
+    return shlex.quote(str(called))
 
 
 def _say_running(home: Home, pid: int) -> None:
@@ -115,7 +138,8 @@ def _say_running(home: Home, pid: int) -> None:
     console().print(
         f"A market already runs in {home.path} (process {pid}); nothing was changed.\n"
         f"  gateway {state.get('gateway_url', '(coming up)')}\n"
-        f"  Next: penstock status --home {home.path}, or penstock down --home {home.path}"
+        f"  Next: penstock status{home.flag}, or penstock down{home.flag}",
+        markup=False,
     )
 
 
@@ -131,7 +155,9 @@ def _detach(home: Home, arguments: list[str]) -> None:
 
 def _start_detached(home: Home, arguments: list[str], progress_file: Path) -> None:
     kept = [argument for argument in arguments if argument != "--detach"]
-    with home.log_file("supervisor").open("ab") as output:
+    log_file = home.log_file("supervisor")
+    said_before = log_file.stat().st_size if log_file.exists() else 0
+    with log_file.open("ab") as output:
         child = subprocess.Popen(
             [
                 sys.executable,
@@ -160,12 +186,25 @@ def _start_detached(home: Home, arguments: list[str], progress_file: Path) -> No
         _say_running(home, running)
         return
     if child.poll() is not None:
-        said = home.log_file("supervisor").read_text(errors="replace").strip().splitlines()
+        said = log_file.read_bytes()[said_before:].decode(errors="replace").strip().splitlines()
         words = [line.removeprefix("Error: ") for line in said[-6:]]
         raise Stop("the market did not come up", why="\n".join(words))
     if read_json(progress_file).get("step") != "ready":
-        raise Stop("the market is not ready yet", then=f"penstock status --home {home.path}")
+        raise Stop("the market is not ready yet", then=f"penstock status{home.flag}")
     print_welcome(home, str(home.read_state()["gateway_url"]))
+
+
+def _lines() -> Told:
+    """Where there is no terminal: a line on standard error for each step."""
+    told = ""
+
+    def show(step: str, done: int, of: int) -> None:
+        nonlocal told
+        if step not in (told, "ready"):
+            click.echo(f"penstock: {step} ({done} of {of})", err=True)
+        told = step
+
+    return show
 
 
 @contextmanager
@@ -181,6 +220,9 @@ def _progress(*, quiet: bool, file: str | None) -> Iterator[Told]:
             yield write
         finally:
             path.unlink(missing_ok=True)
+        return
+    if not quiet and not error_console().is_terminal:
+        yield _lines()
         return
     columns = (
         TextColumn("penstock"),

@@ -54,12 +54,12 @@ def verify(
     log_key: str,
     as_json: bool,
 ) -> None:
-    r"""Recompute what was published, from published files alone.
+    """Recompute what was published, from published files alone.
 
     \b
     penstock verify --epoch E            prints `identical`, or the first difference
     penstock verify receipt FILE         checks one receipt (- reads standard input)
-    """
+    """  # noqa: D301  # click's mark is the character itself, not its spelling
     context.obj = (home, operator_url, log_key)
     if context.invoked_subcommand is not None:
         return
@@ -163,7 +163,7 @@ async def _with_source(home: Home, operator_url: str | None, run: Any) -> Any:
         raise Stop(
             str(error),
             why="the epoch is not closed and settled yet, or older than this operator's log",
-            then="penstock status shows the newest settled epoch",
+            then="penstock scores tells the newest settled epoch",
             exit_code=EXIT_NOT_PUBLISHED,
         ) from error
     except Unreachable as error:
