@@ -85,7 +85,7 @@ def _signature(node: ast.FunctionDef | ast.ClassDef) -> str:
 
 def cli_page() -> str:
     """Every command's help, as it prints it."""
-    context = click.Context(main, info_name="penstock", terminal_width=100)
+    context = click.Context(main, info_name="penstock", terminal_width=100, **main.context_settings)
     parts = [NOTE, "# The command line\n", "```text", main.get_help(context), "```\n"]
     for name in COMMANDS:
         parts += _command(context, name)

@@ -111,12 +111,14 @@ def test_the_end_of_a_log_is_read_without_reading_it_all(tmp_path: Path) -> None
     path.write_text("".join(f"line {number}\n" for number in range(100)))
     assert tail(path, 2) == ["line 98", "line 99"]
     assert tail(path, 0) == []
+    # Following begins at a byte; what is shown before it ends there.
+    assert tail(path, 2, end=len("line 0\nline 1\n")) == ["line 0", "line 1"]
 
 
 def test_a_log_that_grows_is_followed_by_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("")
-    lines = grow([path], from_start=True)
+    lines = grow({path: 0})
     path.write_text("one\ntwo\nhalf")
     assert [next(lines), next(lines)] == [("a", "one"), ("a", "two")]
     with path.open("a") as log:

@@ -74,3 +74,15 @@ async def is_healthy(url: str) -> bool:
     except (Refused, WireError):
         return False
     return True
+
+
+async def are_serving(plan: Plan, miners: list[str]) -> bool:
+    """Whether each of these miners has an engine that answers."""
+    for name in miners:
+        try:
+            health = await call("GET", f"{plan.url(name)}/health")
+        except (Refused, WireError):
+            return False
+        if health.get("status") != "ok":
+            return False
+    return True

@@ -1,6 +1,6 @@
 """penstock logs: what the stations wrote."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -34,31 +34,35 @@ def logs(home: Home, *, station: str | None, follow: bool, lines: int, as_json: 
             )
     if not files:
         raise Stop(f"no logs in {home.logs}", then=f"penstock up{home.flag}")
+    # Where following begins: measured before the first line is shown, so that none is left out.
+    ends = {file: file.stat().st_size for file in files}
     if as_json:
         print_json({file.stem: tail(file, lines) for file in files})
         return
     for file in files:
-        for line in tail(file, lines):
+        for line in tail(file, lines, end=ends[file]):
             click.echo(f"{file.stem:12} {line}" if len(files) > 1 else line)
     if follow:
-        for name, line in grow(files):
+        for name, line in grow(ends):
             click.echo(f"{name:12} {line}" if len(files) > 1 else line)
 
 
-def tail(file: Path, lines: int) -> list[str]:
-    """The last lines of a file, without reading more than 1 MiB of it."""
+def tail(file: Path, lines: int, *, end: int | None = None) -> list[str]:
+    """The last lines of a file (up to byte `end`), without reading more than 1 MiB of it."""
     with file.open("rb") as handle:
-        size = handle.seek(0, 2)
-        handle.seek(max(0, size - TAIL_BYTES_MAX))
-        text = handle.read().decode(errors="replace")
+        size = handle.seek(0, 2) if end is None else end
+        start = handle.seek(max(0, size - TAIL_BYTES_MAX))
+        text = handle.read(size - start).decode(errors="replace")
     return _lines(text)[-lines:] if lines > 0 else []
 
 
-def grow(files: list[Path], *, from_start: bool = False) -> Iterator[tuple[str, str]]:
-    """Lines as they are written, for ever; a file that was rotated is read from its beginning."""
-    places = {file: 0 if from_start else file.stat().st_size for file in files}
+def grow(begin: Mapping[Path, int]) -> Iterator[tuple[str, str]]:
+    """Lines as they are written, for ever, each file from its byte in `begin`; one that was rotated
+    is read from its beginning.
+    """
+    places = dict(begin)
     while True:
-        for file in files:
+        for file in begin:
             size = file.stat().st_size if file.exists() else 0
             if size < places[file]:
                 places[file] = 0

@@ -13,6 +13,7 @@ from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.cli.api import Refused
 from penstock.cli.bootstrap import (
     BUILTIN_CHUTES,
+    are_serving,
     deploy_chutes,
     is_healthy,
     open_accounts,
@@ -26,6 +27,9 @@ from penstock.kit.errors import WireError
 from penstock.kit.tasks import Scope
 
 SERVERS_LEVEL, STATIONS_LEVEL = 0, 1
+STOP_ORDER = {"gateway": 3, "validator": 3, "miner": 2, "market": 1, "ledger": 1}
+"""Who asks ends before who answers: streams end while their miners serve, and miners withdraw their
+offers and claim while market and ledger listen. The servers (0) end last."""
 ASK_READY_MS = 1_000
 SERVED_DEADLINE_MS = 120_000
 CHECK_EVERY_MS = 100
@@ -150,7 +154,11 @@ class Market:
             async with asyncio.timeout(SERVED_DEADLINE_MS / 1000):
                 while True:
                     now = await served(self.plan)
-                    if all(now.get(name, 0) >= count for name, count in wanted.items()):
+                    # Offers of a former life may stand on the board until they expire, so the
+                    # miners are asked as well.
+                    if all(now.get(name, 0) >= count for name, count in wanted.items()) and (
+                        await are_serving(self.plan, self.plan.miners[: len(miners)])
+                    ):
                         return
                     lacking = [name for name, count in wanted.items() if now.get(name, 0) < count]
                     self.told(f"loading {', '.join(lacking)}", total - 1, total)
@@ -181,6 +189,7 @@ class Market:
             level=STATIONS_LEVEL,
             command=lambda: station_command(self.plan, name),
             is_ready=lambda: is_healthy(self.plan.url(name)),
+            stop_order=STOP_ORDER[name.partition("-")[0]],
         )
 
     def _failed(self, group: BaseExceptionGroup[FirstStartFailed]) -> Stop:

@@ -41,13 +41,17 @@ _log = events("supervisor")
 
 @dataclass
 class Process:
-    """One supervised process. `prepare` runs before each start; `is_ready` is asked until it is."""
+    """One supervised process. `prepare` runs before each start; `is_ready` is asked until it is.
+
+    Processes start by rising `level` and end by falling `stop_order`.
+    """
 
     name: str
     level: int
     command: Callable[[], Command]
     is_ready: Callable[[], Awaitable[bool]]
     prepare: Callable[[], Awaitable[None]] | None = None
+    stop_order: int = 0
     state: str = "waiting"
     restarts: int = 0
     child: ChildProcess | None = None
@@ -99,10 +103,10 @@ class Supervisor:
                 scope.start(f"watch {process.name}", self._watch(process))
 
     async def stop(self) -> None:
-        """End everything, last level first; a process that does not end in time is killed."""
+        """End everything by falling stop order; a process that does not end in time is killed."""
         self.stopping = True
-        for level in sorted({process.level for process in self.processes}, reverse=True):
-            members = [process for process in self.processes if process.level == level]
+        for order in sorted({process.stop_order for process in self.processes}, reverse=True):
+            members = [process for process in self.processes if process.stop_order == order]
             async with asyncio.TaskGroup() as group:
                 for process in members:
                     group.create_task(self._end(process))
