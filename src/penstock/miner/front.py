@@ -33,7 +33,7 @@ from penstock.miner.outbox import Outbox
 from penstock.miner.rewrite import PATHS, prepare
 from penstock.miner.store import Claim
 from penstock.miner.transcript import Transcript, signed_json
-from penstock.miner.verdicts import ERROR_BYTES_MAX, Head, Meaning, meaning, passed_on
+from penstock.miner.verdicts import ERROR_BYTES_MAX, Head, Meaning, blame, meaning, passed_on
 from penstock.spec.keys import Signed
 from penstock.spec.params import Params
 from penstock.spec.receipts import Outcome
@@ -191,8 +191,18 @@ class Front:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
                 answer = passed_on(reply.status, body)
                 return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
+            case Meaning.REQUEST_BLAMED:
+                body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
+                if not blame(body) or not await self._is_well(job):
+                    raise EngineLost(f"it answered {head.status}")
+                answer = passed_on(reply.status, body)
+                return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
             case Meaning.FAILED:
                 raise EngineLost(f"it answered {head.status} {head.content_type}".strip())
+
+    async def _is_well(self, job: Job) -> bool:
+        engine = job.admitted.instance.engine
+        return engine is not None and (await engine.stats()).ready
 
     async def _read_all(self, job: Job, *, bytes_max: int) -> bytes:
         parts: list[bytes] = []

@@ -2,6 +2,11 @@
 
 An engine's 4xx is about the request and goes to the client, who pays no units. But an engine that
 is full (429, 503) is our want of room, and one that does not know us (401, 403) our own mistake.
+
+llama.cpp and others answer 500 to requests they do not understand (an image for a text model, a
+malformed tool). If that were our failure, anybody could trip every breaker of a model with a few
+wrong requests; so a 500 that carries an error envelope, from an engine that is well, is about the
+request too.
 """
 
 from dataclasses import dataclass
@@ -14,9 +19,14 @@ from penstock.kit.wire.http import Response
 from penstock.kit.wire.problem import problem
 
 ERROR_BYTES_MAX = 1 << 20
+TEXT_CHARS_MAX = 2_000
+CODE_CHARS_MAX = 128
 EVENT_STREAM = "text/event-stream"
 
 _FULL = frozenset({429, 503})
+_CODES = {"exceed_context_size_error": "context_length_exceeded"}
+"""llama.cpp's types by the code that OpenAI uses."""
+_BLAMING = frozenset({500, 501})
 _OURS = frozenset({401, 403, 407, 408})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -26,6 +36,8 @@ class Meaning(Enum):
 
     ANSWER = "answer"
     REQUEST_REFUSED = "request_refused"
+    REQUEST_BLAMED = "request_blamed"
+    """About the request if it says so in an envelope and the engine is well; else a failure."""
     FULL = "full"
     FAILED = "failed"
 
@@ -48,18 +60,40 @@ def meaning(head: Head) -> Meaning:
         return Meaning.FULL
     if 400 <= head.status < 500 and head.status not in _OURS:
         return Meaning.REQUEST_REFUSED
+    if head.status in _BLAMING:
+        return Meaning.REQUEST_BLAMED
     return Meaning.FAILED
 
 
 def passed_on(status: int, body: bytes) -> Response:
-    """An engine's 4xx for the client: as it is when it has the usual envelope, else put into it."""
-    try:
-        fields = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        fields = {}
-    if isinstance(fields.get("error"), dict):
-        return Response(status, body, (("content-type", "application/json"),))
-    text = body[:2000].decode(errors="replace").strip()
+    """An engine's refusal in our envelope: its words, its code where that is a text, as OpenAI's
+    clients expect it. A 5xx that blames the request is a 400.
+    """
+    error = _envelope(body)
+    said = blame(body)
+    if not said:
+        text = body[:TEXT_CHARS_MAX].decode(errors="replace").strip() or "without a word"
+        said = f"The engine refused the request: {text}"
+    code, kind, param = error.get("code"), error.get("type"), error.get("param")
+    if not isinstance(code, str):
+        code = _CODES.get(kind if isinstance(kind, str) else "", "engine_refused")
     return problem(
-        status, "engine_refused", f"The engine refused the request: {text or 'without a word'}"
+        status if status < 500 else 400,
+        code[:CODE_CHARS_MAX],
+        said[:TEXT_CHARS_MAX],
+        param=param[:CODE_CHARS_MAX] if isinstance(param, str) else None,
     )
+
+
+def blame(body: bytes) -> str:
+    """The message of an error envelope; "" when the body is none."""
+    message = _envelope(body).get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _envelope(body: bytes) -> dict[str, Any]:
+    try:
+        error = _decode(body).get("error")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return error if isinstance(error, dict) else {}

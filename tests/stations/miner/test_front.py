@@ -20,6 +20,7 @@ from tests.stations.miner.world import (
 )
 
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.miner.verdicts import passed_on
 from penstock.spec.keys import open_signed, sign
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import Outcome
@@ -180,7 +181,8 @@ def test_a_4xx_of_the_engine_is_passed_on_and_costs_no_units(*, stream: bool) ->
         await world.ready()
         answer = await world.call(chat_body(stream=stream))
         assert answer.status == 400
-        assert msgspec.json.decode(answer.body) == said
+        error = msgspec.json.decode(answer.body)["error"]
+        assert (error["code"], error["message"]) == ("context_length_exceeded", "too long")
         assert answer.receipt.outcome is Outcome.COMPLETE
         assert answer.receipt.units == NO_UNITS
         assert answer.receipt.charge_nano == 0
@@ -198,6 +200,36 @@ def test_a_4xx_without_an_envelope_is_put_into_one() -> None:
         assert (answer.status, answer.error) == (422, "engine_refused")
 
     playing(scenario, prepare=with_engine(handler))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [500, 501])
+def test_a_500_that_blames_the_request_is_the_requests_fault_if_the_engine_is_well(
+    *, stream: bool, status: int
+) -> None:
+    """Else a few wrong requests (an image for a text model) would trip every breaker of a model."""
+    said = {
+        "error": {"code": 500, "message": "image input is not supported", "type": "server_error"}
+    }
+
+    async def scenario(world: World) -> None:
+        await world.ready()
+        answer = await world.call(chat_body(stream=stream))
+        assert (answer.status, answer.error) == (400, "engine_refused")
+        assert b"image input is not supported" in answer.body
+        assert answer.receipt.outcome is Outcome.COMPLETE
+        assert answer.receipt.units == NO_UNITS
+
+    playing(scenario, prepare=with_engine(answering(status, said)))
+
+
+def test_an_engines_refusal_names_codes_as_openais_clients_know_them() -> None:
+    long = {"error": {"code": 400, "type": "exceed_context_size_error", "message": "too long"}}
+    shown = msgspec.json.decode(passed_on(400, msgspec.json.encode(long)).body)["error"]
+    assert (shown["code"], shown["type"]) == ("context_length_exceeded", "invalid_request_error")
+    odd = {"error": {"code": [], "type": {}, "message": 7, "param": 1}}
+    shown = msgspec.json.decode(passed_on(500, msgspec.json.encode(odd)).body)["error"]
+    assert (shown["code"], shown["param"]) == ("engine_refused", None)
 
 
 @pytest.mark.parametrize("stream", [False, True])

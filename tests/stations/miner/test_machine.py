@@ -169,7 +169,9 @@ def test_a_share_beyond_the_whole_is_no_policy() -> None:
         (401, "", False, Meaning.FAILED),
         (429, "", True, Meaning.FULL),
         (503, "", False, Meaning.FULL),
-        (500, "", False, Meaning.FAILED),
+        (500, "", False, Meaning.REQUEST_BLAMED),
+        (501, "application/json", True, Meaning.REQUEST_BLAMED),
+        (502, "", False, Meaning.FAILED),
         (302, "", False, Meaning.FAILED),
     ],
 )
