@@ -39,7 +39,7 @@ def plan(tmp_path: Path, stations: Stations) -> Plan:
     home.make()
     made = make_plan(home, Wish(0, 1, 2, "", ""))
     port = int(stations.url.rpartition(":")[2])
-    for name in ("ledger", "market", "gateway"):
+    for name in ("ledger", "market", "gateway", "miner-1"):
         made.ports[name] = port
     return made
 
@@ -171,6 +171,11 @@ async def test_coming_up_waits_until_every_first_chute_is_served(
     await until(lambda: "loading tiny-chat" in told)
     assert not waiting.done()
     stations.says(CHUTES, {"chutes": [{"name": "tiny-chat", "serving": 1}]})
+    stations.says("/health", {"status": "starting"})
+    told.clear()
+    await until(lambda: bool(told))
+    assert not waiting.done(), "an offer of a former life is no engine that answers"
+    stations.says("/health", {"status": "ok"})
     async with asyncio.timeout(30):
         await waiting
 

@@ -188,8 +188,12 @@ async def test_a_process_that_listens_may_finish_before_the_deadline(tmp_path: P
     assert LAST_WORDS in (tmp_path / "polite.log").read_text()
 
 
-async def test_levels_end_in_the_opposite_order_of_their_start(tmp_path: Path) -> None:
-    levels = [process(tmp_path, f"level-{n}", level=n) for n in range(3)]
+async def test_processes_end_by_falling_stop_order_whatever_level_they_started_on(
+    tmp_path: Path,
+) -> None:
+    levels = [process(tmp_path, f"level-{n}", level=n // 2) for n in range(3)]
+    for order, one in enumerate(levels):
+        one.stop_order = order
     changes: list[str] = []
     await running(supervisor(levels, changes), lambda: asyncio.sleep(0))
     stopping = {

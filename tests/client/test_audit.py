@@ -98,7 +98,16 @@ async def test_epochs_that_are_older_than_the_window_are_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["operator.json", f"epochs/{EPOCHS[1]:08d}/epoch.json", ABOUT, SEGMENT, OUTCOME]
+    "name",
+    [
+        "operator.json",
+        "checkpoint",
+        f"epochs/{EPOCHS[1]:08d}/epoch.json",
+        f"epochs/{EPOCHS[1]:08d}/segment.parquet",
+        ABOUT,
+        SEGMENT,
+        OUTCOME,
+    ],
 )
 async def test_any_changed_byte_of_any_file_is_a_difference(name: str, files: Files) -> None:
     """A sample of positions; one bit at a time, among them the one that changes upper case."""
@@ -593,3 +602,30 @@ async def test_a_charge_below_zero_is_a_difference_and_no_crash() -> None:
     with pytest.raises(Difference) as caught:
         await auditor(DictSource(log.published)).audit(EPOCHS[0])
     assert caught.value.where == f"epoch {EPOCHS[0]}: entry 1"
+
+
+async def test_a_changed_outcome_of_an_earlier_epoch_of_the_window_is_found() -> None:
+    """It does not enter this epoch's numbers, but a changed byte anywhere is to be found."""
+    log = await make_log()
+    next_epoch = LAST + 1
+    log.epoch = next_epoch
+    await log.close()
+    await log.settle(next_epoch)
+    files = log.published
+    await auditor(DictSource(files)).audit(next_epoch)
+    for place in range(0, len(files[OUTCOME]), 1 + len(files[OUTCOME]) // 97):
+        data = files[OUTCOME]
+        changed = {**files, OUTCOME: data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]}
+        with pytest.raises(Difference):
+            await auditor(DictSource(changed)).audit(next_epoch)
+
+
+async def test_a_newest_checkpoint_that_is_older_than_the_epoch_is_found() -> None:
+    log = await make_log()
+    old = log.published["checkpoint"]
+    log.epoch = LAST + 1
+    await log.close()
+    await log.settle(LAST + 1)
+    with pytest.raises(Difference) as caught:
+        await auditor(DictSource({**log.published, "checkpoint": old})).audit(LAST + 1)
+    assert caught.value.where == "checkpoint: size"

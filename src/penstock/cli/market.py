@@ -161,7 +161,7 @@ class Market:
                     ):
                         return
                     lacking = [name for name, count in wanted.items() if now.get(name, 0) < count]
-                    self.told(f"loading {', '.join(lacking)}", total - 1, total)
+                    self.told(f"loading {', '.join(lacking) or 'engines'}", total - 1, total)
                     await asyncio.sleep(CHECK_EVERY_MS / 1000)
         except TimeoutError as error:
             raise Stop(

@@ -13,6 +13,7 @@ from penstock.client.published import (
     Operator,
     Outcome,
     Source,
+    read_checkpoint,
     read_operator,
     read_outcome,
     read_segment_file,
@@ -107,6 +108,7 @@ class Auditor:
         """Recompute the epoch. Raises Difference at the first place that is not identical."""
         operator, params = await self.operator()
         segments = await self.window(epoch, progress=progress)
+        await self._check_around(segments, operator)
         outcome = await read_outcome(
             self.source, epoch, operator=operator, verify_raw=self.verify_raw
         )
@@ -139,6 +141,23 @@ class Auditor:
             reports=len(reports),
             settlement=settlement,
         )
+
+    async def _check_around(self, segments: list[Segment], operator: Operator) -> None:
+        """The published files of the window that this epoch's numbers do not depend on: the newest
+        checkpoint, and what was logged after the window's earlier epochs. Each must hold by itself.
+        """
+        newest = await read_checkpoint(self.source, operator, self.verify_raw)
+        if newest.size < segments[-1].end.size:
+            raise Difference(
+                "checkpoint: size", str(newest.size), f"at least {segments[-1].end.size}"
+            )
+        for segment in segments[:-1]:
+            try:
+                await read_outcome(
+                    self.source, segment.epoch, operator=operator, verify_raw=self.verify_raw
+                )
+            except NotPublished:
+                continue  # An epoch that is not settled yet, or never was, has none.
 
     def _reports(
         self,
