@@ -54,7 +54,7 @@ check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets
 	@$(call PYTEST,house) tests/house
 	@echo "== the law (every line), the kit, the stations"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run --include='src/penstock/spec/*' -m pytest --hypothesis-profile=quick tests/spec
+	@$(BIN)/coverage run --source=src/penstock/spec -m pytest --hypothesis-profile=quick tests/spec
 	@$(BIN)/coverage report --include='src/penstock/spec/*' --fail-under=100 --skip-covered
 	@$(BIN)/python tools/vectors.py --check
 	@$(BIN)/pytest --hypothesis-profile=quick -n $(JOBS) tests/kit tests/stations

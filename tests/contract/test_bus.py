@@ -88,14 +88,14 @@ class TestEvents:
     ) -> None:
         for number in range(20):
             await bus.publish(f"{topic}.a", b"%d" % number, event_id=f"{topic}-{number}")
-        seen: list[bytes] = []
+        seen: set[bytes] = set()
         done = asyncio.Event()
 
         async def work() -> None:
             async with aclosing(bus.consume(f"{topic}.a", group="ledger")) as events:
                 async for event in events:
                     await event.ack()
-                    seen.append(event.data)
+                    seen.add(event.data)
                     if len(seen) == 20:
                         done.set()
 
@@ -498,7 +498,8 @@ class TestRealServer:
 
     async def test_a_stranger_without_the_token_is_refused(self, nats_url: str) -> None:
         plain = nats_url.split("?", maxsplit=1)[0]
-        with pytest.raises(BusDown, match="uthorization"):
+        # The server hangs up after its refusal; which of the two is seen first is the kernel's choice.
+        with pytest.raises(BusDown, match=r"uthorization|reset|closed|EOF"):
             await NatsBus(plain, limits=BusLimits(open_deadline_ms=1_000)).open()
 
 

@@ -31,6 +31,8 @@ GROUP = "ledger"
 BATCH_MAX = 128
 QUEUE_MAX = 256
 QUIET_WAIT_MS = 250
+PUT_OFF_MAX = 4_096
+"""Closings that wait; those beyond it are left to expire."""
 PROGRESS_DEADLINE_MS = 2_000
 STORE_RETRY_MS = 500
 # Checking signatures holds the loop; others get their turn after this many events.
@@ -55,6 +57,8 @@ class Consumer:
     clock: Clock
     metrics: Metrics
     quiet_ms: int = -1
+    _put_off: list[tuple[int, LeaseClosing]] = field(default_factory=list)
+    """Closings that wait for `quiet_ms` to reach when they came."""
     _aim: tuple[int, int] = (-1, -1)
     """(an event's number, when it was the newest)."""
     _heard_again_ms: int = -1
@@ -85,6 +89,7 @@ class Consumer:
     async def _measure(self) -> None:
         while True:
             await self.measure()
+            await self.close_put_off()
             await asyncio.sleep(QUIET_WAIT_MS / 1000)
 
     async def measure(self) -> None:
@@ -108,7 +113,7 @@ class Consumer:
     async def take(self, batch: Sequence[Delivery]) -> None:
         """Take in one batch and acknowledge it. Waits while the store is down."""
         started_us = self.clock.mono_us()
-        arrivals = await self._read(batch)
+        arrivals = await self._put_off_closings(await self._read(batch), len(batch))
         while True:
             try:
                 await self._keep(arrivals)
@@ -125,6 +130,42 @@ class Consumer:
                 self.metrics.count("ledger_acks_lost_total")
         self.metrics.observe("ledger_batch_us", self.clock.mono_us() - started_us)
         self.metrics.count("ledger_events_total", len(batch))
+
+    async def _put_off_closings(self, arrivals: list[Arrival], batch_size: int) -> list[Arrival]:
+        """A gateway closes a lease behind the records that ran under it. But after a crash of ours
+        those may be delivered again only later than the closing, and would find no lease to pay
+        them: so while older events may be outstanding, closings wait until all has been taken in.
+        """
+        closings = [one for one in arrivals if isinstance(one, LeaseClosing)]
+        if not closings or await self._is_all_in_hand(batch_size):
+            return arrivals
+        now_ms = self.clock.now_ms()
+        for one in closings[: PUT_OFF_MAX - len(self._put_off)]:
+            self._put_off.append((now_ms, one))
+        self.metrics.count("ledger_closings_put_off_total", len(closings))
+        return [one for one in arrivals if not isinstance(one, LeaseClosing)]
+
+    async def _is_all_in_hand(self, batch_size: int) -> bool:
+        """Nothing is outstanding but this batch and what waits in our queue behind it."""
+        try:
+            async with asyncio.timeout(PROGRESS_DEADLINE_MS / 1000):
+                progress = await self.bus.progress(SUBJECT, group=GROUP)
+        except (BusDown, TimeoutError):
+            return False
+        return progress.stored - progress.settled <= batch_size + self._queue.qsize()
+
+    async def close_put_off(self) -> None:
+        """Do the closings that were put off and whose time has come; what fails is tried again. A
+        crash forgets them: those leases end by expiring.
+        """
+        due = [one for at_ms, one in self._put_off if at_ms <= self.quiet_ms]
+        if not due:
+            return
+        try:
+            await self._keep(due)
+        except StoreDown:
+            return
+        self._put_off = [(at_ms, one) for at_ms, one in self._put_off if at_ms > self.quiet_ms]
 
     async def _read(self, batch: Sequence[Delivery]) -> list[Arrival]:
         rules = self.rules()

@@ -1,11 +1,19 @@
 """Up to when the ledger has taken in all that gateways said: what claims and leases wait for."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from tests.stations.ledger.makers_ledger import World
+from tests.stations.ledger.makers_ledger import (
+    CHARGE,
+    USD,
+    World,
+    closing_event,
+    record,
+    record_event,
+)
 
 from penstock.kit.ports import Delivery
 from penstock.ledger.consumer import GROUP, SUBJECT
@@ -97,3 +105,27 @@ async def test_a_bus_that_lost_its_disk_is_measured_from_its_new_beginning() -> 
         here.clock.pass_ms(10)
         await consumer.measure()
     assert consumer.quiet_ms == later_ms
+
+
+async def test_a_closing_waits_for_records_that_are_delivered_again_after_a_crash() -> None:
+    """A record that the ledger's former life had in hand comes again after newer events, among them
+    the closing of its lease: its payer pays all the same.
+    """
+    here = await world()
+    lease_id = await here.leased()
+    said = (record_event(record(), lease_id=lease_id), closing_event(lease_id))
+    for number, (subject, body) in enumerate(said):
+        await here.bus.publish(subject, json.dumps(body).encode(), event_id=f"event-{number}")
+    consumer = here.ledger.consumer
+    async with asyncio.timeout(DEADLINE_S), deliveries(here) as events:
+        late, closing = await anext(events), await anext(events)
+        await consumer.take([closing])
+        await consumer.measure()
+        await consumer.close_put_off()
+        assert (await here.balance("payer/ann")).held_nano > 0, "the lease is still open"
+        await consumer.take([late])
+    assert await here.posted("payer/ann") == USD - CHARGE
+    here.clock.pass_ms(10)
+    await consumer.measure()
+    await consumer.close_put_off()
+    assert (await here.balance("payer/ann")).held_nano == 0
