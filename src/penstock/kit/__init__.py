@@ -1,1 +1,1 @@
-"""What every station shares and the law must not know: ports, wire, tasks, configuration, logging."""
+"""What every station shares and the law must not know: ports, wire, tasks, keys, logging."""
