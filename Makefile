@@ -7,10 +7,10 @@ JOBS ?= 2
 REPORTS := .test-reports
 PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 .DEFAULT_GOAL := help
-.PHONY: help up test check fix sim soak vectors bench docs lock clean setup
+.PHONY: help up test check fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  Arguments: make up ARGS="--detach --home DIR --port N", make sim SEED=7 HOURS=1'
 
 $(BIN)/uv:
@@ -41,7 +41,7 @@ test: $(VENV)/.dev check ## everything: check, contracts on real servers, the ma
 	@echo "== the law, the kit and the stations again, every property in full"
 	@$(call PYTEST,law) -n $(JOBS) tests/spec tests/kit tests/stations
 	@echo "== real servers, real engines, the client, the simulator, the command line, the docs"
-	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs
+	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs tests/bench tests/conformance
 	@echo "== the whole market: real processes, faults"
 	@$(call PYTEST,e2e) tests/e2e
 	@$(BIN)/python tools/tally.py
@@ -78,13 +78,24 @@ vectors: $(VENV)/.dev ## write the test vectors from the law and show what chang
 bench: $(VENV)/.dev ## measure; prints tables, writes bench/out/*.json
 	@$(BIN)/python bench/run.py $(ARGS)
 
+bench-gateway: $(VENV)/.dev ## the gateway beside nginx, haproxy, sglang-router, LiteLLM (ARGS=--quick)
+	@$(BIN)/python -m bench.gateway $(ARGS)
+
+bench-routing: $(VENV)/.dev ## the routing study beside the published one (ARGS=--quick)
+	@$(BIN)/python -m bench.routing $(ARGS)
+
+conformance: $(VENV)/.dev ## the suites and stock clients of others against our gateway (ARGS=--quick)
+	@$(BIN)/python -m conformance $(ARGS)
+
 docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
 	@$(BIN)/python -m tools.docs
 	@$(BIN)/pytest tests/docs
 
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
 	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@for file in conformance/locks/*.in; do \
+	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done
 
 clean: ## remove the virtual environment and caches (never a market's home)
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs

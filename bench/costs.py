@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
+import msgspec
 from bench.figures import Figure
 from bench.ground import question
 from tests.makers import make_countersign, make_offer, make_receipt
 
 from penstock.gateway.bodies import CHAT_PATH, parse_body
+from penstock.gateway.choice import Asking, Chooser, Prompt
 from penstock.gateway.config import Bounds
+from penstock.gateway.field import Field
 from penstock.gateway.instances import Instance
 from penstock.gateway.orders import Ceilings, Orders, Placed, header_text, signed_json
 from penstock.gateway.policy import prove
@@ -28,12 +31,12 @@ from penstock.kit.metrics import Metrics
 from penstock.kit.wire.intake import Intake
 from penstock.kit.wire.limits import IntakeLimits
 from penstock.sim.bus import MemoryBus
-from penstock.spec.canon import from_plain
-from penstock.spec.keys import Signed, sign, signed_digest
+from penstock.spec.canon import encode, from_plain
+from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Offer
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import Record
-from penstock.spec.routing import Need, rank
+from penstock.spec.routing import Need
 
 GATEWAY, MINER = Ed25519Key(b"\1" * 32), Ed25519Key(b"\2" * 32)
 API_KEY = "sk-penstock-" + "0" * 48
@@ -56,11 +59,11 @@ def measure(*, quick: bool) -> list[Figure]:
         "parse the request's HTTP": _http(body),
         "hash the key": lambda: sha256(API_KEY.encode()).hexdigest(),
         "read the body": lambda: parse_body(CHAT_PATH, body),
-        f"rank {INSTANCES} instances": _ranking(),
+        f"choose of {INSTANCES} instances": _ranking(),
         "place the order (one signature)": placing,
         "prove the receipt (one check)": _proving(placed, tally),
         "countersign (one signature)": _countersigning(placed, receipt),
-        "two signed headers": lambda: (header_text(receipt), header_text(placed.signed)),
+        "two signed headers": lambda: (header_text(receipt), placed.head_lines()),
         "queue the record": _recording(placed, receipt),
     }
     figures = [Figure(name, "CPU", "us/request", _timed(do, rounds)) for name, do in pieces.items()]
@@ -116,12 +119,13 @@ def _offer(number: int) -> Offer:
 
 
 def _ranking() -> Callable[[], object]:
-    offers = [_offer(number) for number in range(INSTANCES)]
-    instances = [Instance(offer, ewma_us_per_unit=100) for offer in offers]
-    need = Need(
-        chutes=(offers[0].chute,), price_max=offers[0].price, prompt_bytes=100, completion_max=50
-    )
-    return lambda: rank([one.candidate(0) for one in instances], need, now_ms=0, seed=7)
+    field = Field()
+    for number in range(INSTANCES):
+        field.add(Instance(_offer(number), pace_ns=100_000))
+    need = Need(chute=field.instances[0].chute, price_max=None)
+    chooser, prompt = Chooser(), Prompt(marks=(), tokens=25, completion_max=50)
+    asking = Asking(need=need, now_ms=0, seed=7)
+    return lambda: chooser.choose(field, prompt, asking)
 
 
 def _whole(placed: Placed) -> tuple[Tally, Signed]:
@@ -160,8 +164,14 @@ def _recording(placed: Placed, receipt: Signed) -> Callable[[], object]:
         bus=MemoryBus(), name="gw", bounds=Bounds(recent_max=100), metrics=Metrics()
     )
     said = sign("countersign", make_countersign(placed.order, receipt), GATEWAY)
-    record = Record(order=placed.signed, receipt=receipt, checkpoint=None, countersign=said)
-    return lambda: recorder.add(record, account="ann", lease_id="l-" + "0" * 32)
+    record = Record(
+        order=parse_signed(msgspec.json.decode(placed.signed_json())),
+        receipt=receipt,
+        checkpoint=None,
+        countersign=said,
+    )
+    data = encode(record)
+    return lambda: recorder.add("o-1", data, account="ann", lease_id="l-" + "0" * 32)
 
 
 def _checking() -> Callable[[], object]:

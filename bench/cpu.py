@@ -21,6 +21,11 @@ def cpu_ms(pid: int, *, with_children: bool = False) -> float:
     return whole
 
 
+def system_ms(pid: int) -> float:
+    """The part of the process's own CPU that the kernel used for it; 0 once gone."""
+    return sum(_ticks(pid)[1:2]) * TICK_MS
+
+
 def children(pid: int) -> list[int]:
     """The living children of a process."""
     return [one for one in _pids() if (fields := _fields(one)) and int(fields[PARENT]) == pid]

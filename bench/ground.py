@@ -23,13 +23,17 @@ DEADLINE_S = 120
 STOP_DEADLINE_S = 20
 CHECK_EVERY_S = 0.05
 # The limits of one API key are not what is measured.
+WORK = {"work_per_s": 1_000_000_000, "work_max": 1_000_000_000_000}
 OVERRIDES = {
     "gateway": {
         "key_limits": {
             "requests_per_s": 1_000_000,
             "burst_max": 1_000_000,
             "parallel_max": 10_000,
-        }
+            **WORK,
+        },
+        "payer_limits": {"parallel_max": 10_000, **WORK},
+        "address_limits": WORK,
     }
 }
 
@@ -84,14 +88,15 @@ http {{
     )
     with subprocess.Popen([program, "-c", str(config), "-p", str(home)]) as child:
         try:
-            wait_for(lambda: _is_open(port), "nginx listens")
+            wait_for(lambda: is_open(port), "nginx listens")
             yield child.pid, port
         finally:
             child.terminate()
             child.wait(STOP_DEADLINE_S)
 
 
-def _is_open(port: int) -> bool:
+def is_open(port: int) -> bool:
+    """Does somebody listen there?"""
     try:
         with socket.create_connection((HOST, port), timeout=1):
             return True

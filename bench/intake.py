@@ -1,10 +1,14 @@
-"""How fast the ledger takes records in: real PostgreSQL, real NATS, real ed25519 (four checks a record).
+"""How fast the ledger takes records in: real PostgreSQL, real NATS, real ed25519.
+
+Records are signed word by word (four checks each), or sealed: order, receipt and countersignature of
+64 orders at a time under one signature each, as gateways and miners do it within a session.
 
 | target | what runs |
 |---|---|
 | judge | parsing and judging alone, with the signature checks and without them |
+| judge, sealed | the same of sealed records; also as if none shared its root with another |
 | memory, batch N | judged, posted and logged in the simulator's store |
-| postgres, batch N | the same in PostgreSQL, one transaction a batch |
+| postgres, batch N | the same in PostgreSQL, one transaction a batch; also of sealed records |
 | bus | the consumer's own loop: from NATS JetStream to the committed batch and its acknowledgement |
 
 CPU is from /proc, per process: the ledger is this one.
@@ -18,11 +22,12 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
 from bench.cpu import cpu_ms
 from bench.figures import Figure
-from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt
+from tests.makers import make_checkpoint, make_countersign, make_order, make_receipt, seal
 from tests.servers import RunningServer, free_port
 from tests.stations.ledger.makers_ledger import PARAMS, World, charter, order_id
 
@@ -30,7 +35,7 @@ from penstock.adapters.embedded_nats import NatsServer
 from penstock.adapters.embedded_postgres import PostgresServer
 from penstock.adapters.nats import NatsBus
 from penstock.adapters.postgres import Database, read_schema
-from penstock.kit.keys import Ed25519Key, verify
+from penstock.kit.keys import Ed25519Key, verify, verify_single
 from penstock.kit.ports import Bus, Verify
 from penstock.ledger.intake import Rules, read_event
 from penstock.ledger.ports import Store
@@ -40,6 +45,7 @@ from penstock.spec.canon import from_plain, to_plain
 from penstock.spec.keys import sign, signed_digest
 from penstock.spec.messages import Charter
 from penstock.spec.receipts import Record
+from penstock.spec.seals import SEAL_LEAVES_MAX, sealed_verify
 
 GATEWAY = Ed25519Key(b"\1" * 32)
 MINERS = [Ed25519Key(bytes([number]) * 32) for number in range(2, 34)]
@@ -60,7 +66,9 @@ def measure(*, quick: bool) -> list[Figure]:
 
 async def _measure(share: int) -> list[Figure]:
     made = Made()
+    sealed = Made(first=1_000_000, is_sealed=True)
     figures = judging(made.take(2_000 // share))
+    figures += judging_sealed(sealed.take(2_048 // share))
     world, lease_id = await _world(MemoryLedgerStore())
     for size, count in BATCHES:
         events = made.take(max(size, count // share), lease_id)
@@ -74,39 +82,64 @@ async def _measure(share: int) -> list[Figure]:
                 figures += await batches(
                     world, events, target="postgres", size=size, postgres=postgres.pid
                 )
+            size, count = BATCHES[-1]
+            events = sealed.take(max(size, count // share), lease_id)
+            figures += await batches(
+                world, events, target="postgres, sealed", size=size, postgres=postgres.pid
+            )
             events = made.take(BUS_RECORDS // share, lease_id)
             figures += await over_the_bus(world, events, bus, postgres=postgres.pid, nats=nats.pid)
     return figures
 
 
 class Made:
-    """Streamed records with a checkpoint, each of another order: four signatures."""
+    """Records of one order each: streamed with a checkpoint and four signatures, or sealed."""
 
-    def __init__(self) -> None:
-        self._next = 0
+    def __init__(self, *, first: int = 0, is_sealed: bool = False) -> None:
+        self._next = first
+        self._is_sealed = is_sealed
 
     def take(self, count: int, lease_id: str = "l-" + "0" * 32) -> list[bytes]:
         """So many more, as the gateway puts them on the bus."""
         first, self._next = self._next, self._next + count
-        return [event(number, lease_id) for number in range(first, self._next)]
+        numbers = range(first, self._next)
+        if not self._is_sealed:
+            return [event(single(one, MINERS[one % len(MINERS)]), lease_id) for one in numbers]
+        records: list[Record] = []
+        for start in range(0, count, SEAL_LEAVES_MAX):
+            miner = MINERS[start % len(MINERS)]
+            batch = [single(one, miner) for one in numbers[start : start + SEAL_LEAVES_MAX]]
+            records += under_seals(batch, miner)
+        return [event(one, lease_id) for one in records]
 
 
-def event(number: int, lease_id: str) -> bytes:
-    """The record of one order."""
-    miner = MINERS[number % len(MINERS)]
+def under_seals(records: list[Record], miner: Ed25519Key) -> list[Record]:
+    """The same records without checkpoints, their words under three seals."""
+    orders = seal(GATEWAY, *(one.order for one in records))
+    receipts = seal(miner, *(one.receipt for one in records if one.receipt))
+    seen = seal(GATEWAY, *(one.countersign for one in records if one.countersign))
+    return [Record(*words) for words in zip(orders, receipts, repeat(None), seen, strict=False)]
+
+
+def event(record: Record, lease_id: str) -> bytes:
+    """A record as the gateway puts it on the bus."""
+    body = {"record": to_plain(record), "account": "ann", "lease_id": lease_id}
+    return json.dumps(body).encode()
+
+
+def single(number: int, miner: Ed25519Key) -> Record:
+    """The record of one order, each word signed by itself."""
     order = make_order(order_id=order_id(number), gateway=GATEWAY.identity, miner=miner.identity)
     signed_order = sign("order", order, GATEWAY)
     digest = signed_digest(signed_order)
     receipt = sign("receipt", make_receipt(order, order_digest=digest), miner)
     seen = replace(make_countersign(order, receipt), order_digest=digest)
-    record = Record(
+    return Record(
         order=signed_order,
         receipt=receipt,
         checkpoint=sign("checkpoint", make_checkpoint(order), miner),
         countersign=sign("countersign", seen, GATEWAY),
     )
-    body = {"record": to_plain(record), "account": "ann", "lease_id": lease_id}
-    return json.dumps(body).encode()
 
 
 def judging(events: list[bytes]) -> list[Figure]:
@@ -117,6 +150,18 @@ def judging(events: list[bytes]) -> list[Figure]:
         rows.append(Figure(target, "ledger CPU", "us/record", spent))
         rows.append(Figure(target, "records", "1/s", 1_000_000 / spent))
     rows.append(Figure("judge", "event size", "bytes", len(events[0])))
+    return rows
+
+
+def judging_sealed(events: list[bytes]) -> list[Figure]:
+    """Sealed records: as they come, and as if each were the only one known of its batch."""
+    rows = []
+    alone = sealed_verify(verify_single)
+    for target, check in (("judge, sealed", verify), ("judge, sealed, each alone", alone)):
+        spent = _judge_us(events, check)
+        rows.append(Figure(target, "ledger CPU", "us/record", spent))
+        rows.append(Figure(target, "records", "1/s", 1_000_000 / spent))
+    rows.append(Figure("judge, sealed", "event size", "bytes", len(events[0])))
     return rows
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-BENCHES = ("start", "costs", "intake", "scoring", "way")
+BENCHES = ("start", "costs", "gateway_costs", "intake", "scoring", "way")
 
 
 def main(arguments: list[str]) -> int:

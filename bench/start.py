@@ -8,10 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import load
 from bench.figures import ROOT, Figure
 from bench.ground import Ground, free_port, question
 
+from bench import load
 from penstock.adapters.engines.llamacpp_worker import WorkerSettings
 from penstock.adapters.engines.model_files import found, gguf_path
 

@@ -19,10 +19,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import load
 from bench.cpu import cpu_ms
 from bench.figures import Figure
 from bench.ground import Ground, free_port, nginx, process, question, wait_for
+
+from bench import load
 
 WARM_S = 0.4
 SHORT_WORDS, LONG_WORDS = 8, 200

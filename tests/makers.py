@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Limits, Manifest, Modality, Offer, Order, Tier, chute_id
 from penstock.spec.pricing import charge_ceiling
 from penstock.spec.receipts import Countersign, Outcome, Receipt, Record, charge_for
+from penstock.spec.routing import Considered, Decision
+from penstock.spec.seals import seal_digest, seal_root, seal_signatures, sealed_verify
 from penstock.spec.stream import Checkpoint
 from penstock.spec.units import NO_UNITS, Price, Units
 
@@ -34,8 +36,45 @@ def toy_signature(identity: str, digest: bytes) -> str:
     return hashlib.sha256(identity.encode() + digest).hexdigest()
 
 
-def toy_verify(identity: str, digest: bytes, signature: str) -> bool:
+def toy_verify_single(identity: str, digest: bytes, signature: str) -> bool:
     return identity.startswith("toy:") and signature == toy_signature(identity, digest)
+
+
+toy_verify = sealed_verify(toy_verify_single)
+"""Seals are accepted wherever signatures are, as in every real verifier."""
+
+
+class Key(Protocol):
+    """ToyKey or a real one."""
+
+    @property
+    def identity(self) -> str: ...
+    def sign(self, digest: bytes) -> str: ...
+
+
+def seal(key: Key, *words: Signed, strangers: int = 0) -> tuple[Signed, ...]:
+    """These words under one seal of their signer, among so many other messages before them."""
+    assert all(word.signer == key.identity for word in words)
+    others = [hashlib.sha256(bytes([number])).digest() for number in range(strangers)]
+    digests = others + [bytes.fromhex(signed_digest(word)) for word in words]
+    root_signature = key.sign(seal_digest(seal_root(digests), len(digests)))
+    signatures = seal_signatures(digests, root_signature)[strangers:]
+    return tuple(replace(word, signature=one) for word, one in zip(words, signatures, strict=True))
+
+
+def sealed(record: Record, *, gateway: Key, miner: Key, strangers: int = 0) -> Record:
+    """The same record, its order, receipt and countersignature under seals."""
+
+    def again(word: Signed | None, key: Key) -> Signed | None:
+        return None if word is None else seal(key, word, strangers=strangers)[0]
+
+    (order,) = seal(gateway, record.order, strangers=strangers)
+    return replace(
+        record,
+        order=order,
+        receipt=again(record.receipt, miner),
+        countersign=again(record.countersign, gateway),
+    )
 
 
 GATEWAY, MINER, OWNER = ToyKey("gateway"), ToyKey("miner"), ToyKey("owner")
@@ -87,13 +126,31 @@ def make_order(**changes: Any) -> Order:
         price=PRICE,
         prompt_max=100,
         completion_max=50,
+        images_max=0,
+        audio_ms_max=0,
         charge_max=charge_ceiling(PRICE, prompt_max=100, completion_max=50),
         issued_ms=1_000,
         deadline_ms=61_000,
         seed=7,
         nonce="n",
+        decision_digest="",
     )
     return replace(order, **changes)
+
+
+def make_decision(**changes: Any) -> Decision:
+    """A decision of the routing policy between two instances."""
+    decision = Decision(
+        policy="v1",
+        seed=7,
+        present=2,
+        considered=(
+            Considered(instance="miner-1", reason="", merit=5, cached_ppm=250_000),
+            Considered(instance="miner-2", reason="no_room", merit=0, cached_ppm=0),
+        ),
+        choice="miner-1",
+    )
+    return replace(decision, **changes)
 
 
 def make_receipt(order: Order, **changes: Any) -> Receipt:

@@ -1,5 +1,6 @@
 """Writes the generated pages of docs/: protocol.md from the law's docstrings, cli.md from --help,
-errors.md and settings.md from the stations.
+errors.md and settings.md from the stations, openapi.json from what the gateway reads, and the table of
+metrics in observe.md.
 
 `tools/docs.py` writes them; `tools/docs.py --check` exits 1 when a page is not what it would write.
 """
@@ -9,9 +10,13 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 from tools.reference import errors_page, settings_page
 
+from penstock import __version__
 from penstock.cli.main import COMMANDS, main
+from penstock.gateway.meters import METERS
+from penstock.gateway.openapi import document
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "src/penstock/spec"
@@ -28,8 +33,12 @@ READING_ORDER = (
     "books",
     "accounts",
     "log",
+    "seals",
+    "sessions",
     "notes",
     "entries",
+    "medians",
+    "prefixes",
     "routing",
     "demand",
     "evidence",
@@ -41,6 +50,8 @@ READING_ORDER = (
     "settlement",
     "errors",
 )
+METRICS_BEGIN = "<!-- metrics: written by `make docs` from gateway/meters.py -->\n"
+METRICS_END = "<!-- end of metrics -->\n"
 NOTE = "<!-- Written by `make docs`; edit the source instead. -->\n"
 
 
@@ -104,11 +115,33 @@ def _command(parent: click.Context, name: str) -> list[str]:
     return lines
 
 
+def openapi_page() -> str:
+    """The gateway's own OpenAPI document, one member a line."""
+    encoded = msgspec.json.encode(document(__version__))
+    return msgspec.json.format(encoded, indent=1).decode() + "\n"
+
+
+def observe_page() -> str:
+    """docs/observe.md as it is, with the table of metrics of today."""
+    text = (ROOT / "docs/observe.md").read_text()
+    before, begin, rest = text.partition(METRICS_BEGIN)
+    _, end, after = rest.partition(METRICS_END)
+    assert begin, "docs/observe.md has lost the mark before its table"
+    assert end, "docs/observe.md has lost the mark after its table"
+    lines = ["| metric | kind | what | labels |", "|---|---|---|---|"]
+    for meter in METERS:
+        labels = "; ".join(f"`{name}`: {about}" for name, about in meter.labels)
+        lines.append(f"| `{meter.name}` | {meter.kind.value} | {meter.about} | {labels} |")
+    return before + begin + "\n".join(lines) + "\n" + end + after
+
+
 PAGES = {
+    "docs/observe.md": observe_page,
     "docs/protocol.md": protocol_page,
     "docs/cli.md": cli_page,
     "docs/errors.md": errors_page,
     "docs/settings.md": settings_page,
+    "docs/openapi.json": openapi_page,
 }
 
 

@@ -123,16 +123,16 @@ def chat_answers(market: FakeMarket) -> Answering:
 
     async def answer(request: Request) -> Response | Stream:
         async with market.open_stream(
-            "POST",
+            request.method,
             f"http://fake{request.path}",
             headers=(("authorization", request.header("authorization")),),
             body=request.body,
             head_deadline_ms=1,
         ) as reply:
             headers = tuple(reply.headers.items())
-            if reply.status >= 400 or not json.loads(request.body).get("stream"):
-                return Response(reply.status, reply.body, headers)
-            return Stream(200, (*SSE_HEADERS, *headers), _events(reply.body))
+            if request.body and reply.status < 400 and json.loads(request.body).get("stream"):
+                return Stream(200, (*SSE_HEADERS, *headers), _events(reply.body))
+            return Response(reply.status, reply.body, headers)
 
     return answer
 

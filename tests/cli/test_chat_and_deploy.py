@@ -17,6 +17,7 @@ from penstock.spec.keys import open_signed, parse_signed
 from penstock.spec.messages import Manifest, check_manifest, chute_id
 
 CHAT = "/v1/chat/completions"
+ORDERS_MAX = 4
 TEXT = "Nairobi is the capital."
 CHUTE_FILE = """
 name = "my-chat"
@@ -41,6 +42,8 @@ completion = "0.2"
 def market(stations: Stations) -> FakeMarket:
     made = FakeMarket({"tiny-chat": TEXT})
     stations.answers["POST", CHAT] = chat_answers(made)
+    for number in range(ORDERS_MAX):
+        stations.answers["GET", f"/v1/receipts/o-{number:032x}"] = chat_answers(made)
     return made
 
 

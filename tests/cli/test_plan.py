@@ -1,6 +1,7 @@
 """What `up` decides before anything starts: every station can start from the files it writes."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from penstock.adapters.errors import FileExposed
+from penstock.adapters.keyfile import load_or_create_key
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home, free_port
 from penstock.cli.plan import (
@@ -23,6 +25,7 @@ from penstock.cli.plan import (
     write_configs,
 )
 from penstock.gateway.charter import read_facts
+from penstock.gateway.config import as_worker
 from penstock.gateway.config import read_config as read_gateway
 from penstock.kit.keys import verify
 from penstock.ledger.app import database_url, read_charter
@@ -275,3 +278,27 @@ def test_a_station_starts_by_its_module_with_little_of_our_environment(
     assert "AWS_SECRET_ACCESS_KEY" not in command.env
     assert command.log == plan.home.log_file("miner-2")
     assert command.name == "miner-2"
+
+
+def test_every_gateway_worker_and_one_to_spare_is_chartered_also_those_of_before(
+    tmp_path: Path,
+) -> None:
+    home = Home.at(str(tmp_path))
+    home.make()
+
+    def gateways(workers: int) -> list[str]:
+        return make_plan(home, Wish(free_port(set()), 0, 0, "", "", workers)).gateways
+
+    assert gateways(1) == ["gateway", "gateway-2"]
+    plan = make_plan(home, Wish(free_port(set()), 0, 0, "", "", 3))
+    assert plan.gateways == ["gateway", "gateway-2", "gateway-3", "gateway-4"]
+    write_configs(plan, database_url="", nats_url="")
+    config = read_gateway(home.config / "gateway.json")
+    assert config.workers == 3
+    written = json.loads((home.config / "charter.json").read_text())
+    charter = written["charter"]["body"]
+    assert charter["gateways"] == [
+        load_or_create_key(Path(as_worker(config, number).key_file), os.urandom).identity
+        for number in range(1, 5)
+    ]
+    assert gateways(1) == ["gateway", "gateway-2", "gateway-3", "gateway-4"]

@@ -95,7 +95,7 @@ async def signed_answer(text: str = TEXT) -> FakeReply:
 
 
 async def _reply(text: str, *, stream: bool) -> FakeReply:
-    market = FakeMarket({"m": text})
+    market = FakeMarket({"m": text}, seals=False)
     asked = b'{"model":"m","messages":[],"stream":%b}' % (b"true" if stream else b"false")
     async with market.open_stream(
         "POST",

@@ -117,6 +117,31 @@ async def test_a_chat_engine_was_seen_to_chat_and_stream(chat: Case) -> None:
     assert {Capability.CHAT, Capability.STREAM, Capability.COMPLETIONS} <= chat.engine.capabilities
 
 
+async def test_a_chat_engine_was_seen_to_take_texts_apart(chat: Case) -> None:
+    """llama.cpp of somebody else speaks its own dialect there, so it is not offered."""
+    expected = {Capability.TOKENIZE, Capability.TEMPLATE} if chat.kind != "openai-http" else set()
+    assert {Capability.TOKENIZE, Capability.TEMPLATE} & chat.engine.capabilities == expected
+    assert (Capability.ECHO in chat.engine.capabilities) is (chat.kind == "echo")
+
+
+async def test_several_prompts_are_several_choices_streamed_too(chat: Case) -> None:
+    body = {"prompt": ["Once upon", "The fox"], "max_tokens": 2, "temperature": 0}
+    whole = msgspec.json.decode((await chat.caller.post("/v1/completions", body)).body)
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1]
+    reply = await chat.caller.post("/v1/completions", {**body, "stream": True})
+    *events, done = data_events(reply.body)
+    assert done == b"[DONE]"
+    parts = [msgspec.json.decode(event) for event in events if event != b"null"]
+    for choice in whole["choices"]:
+        said = [
+            one["text"]
+            for part in parts
+            for one in part["choices"]
+            if one["index"] == choice["index"]
+        ]
+        assert "".join(said) == choice["text"]
+
+
 async def test_a_chat_answer_makes_sense(chat: Case) -> None:
     assert chat.capital in text_of(await chat.caller.chat("capital of Kenya?", max_tokens=40))
 

@@ -17,6 +17,8 @@ from penstock.spec.notes import Checkpoint
 SERVED_DEADLINE_S = 10
 """The requirement: where another instance can serve, requests are answered again within this."""
 REST_DEADLINE_S = 90
+UNPROVEN_S = 0.5
+"""A gateway seals an order 50 ms after it was sent; on a busy machine the miner has it later."""
 BLOCK_BYTES = 4_096
 ENGINE = "penstock.adapters.engines.llamacpp_worker"
 
@@ -53,6 +55,8 @@ class Drill:
             after_return = len(load.told)
             market.until(lambda: load.answered(after_return) >= 8, "all goes on as before")
         told = [*load.told, self.sign()]
+        if station == "gateway":
+            told = [one for one in told if not is_unproven(one, killed_s)]
         after = self.at_rest(told)
         print(f"{station}: at rest {time.monotonic() - killed_s:.2f} s after its end")
         check_told(before, after, told, gateway_died=station == "gateway")
@@ -94,6 +98,14 @@ class Drill:
         found = self.market.until(rested, "nothing is held, all is logged", REST_DEADLINE_S)
         assert isinstance(found, Snapshot)
         return found
+
+
+def is_unproven(told: Told, killed_s: float) -> bool:
+    """Was this order perhaps so young when its gateway died that its miner had no seal of it yet? Then
+    nobody can prove it, nobody is paid for it, and it is not in the log.
+    """
+    is_young = killed_s - UNPROVEN_S <= told.seen_s <= killed_s + UNPROVEN_S
+    return is_young and not told.is_paid_for
 
 
 def overrides(home: Path, station: str, values: dict[str, object]) -> None:

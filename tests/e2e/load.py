@@ -6,6 +6,7 @@ sequence.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -24,7 +25,8 @@ TOLD_MAX = 50_000
 
 @dataclass
 class Told:
-    """What one client knows of its request. `charge_nano` is None until it was told one.
+    """What one client knows of its request. `charge_nano` is None until it was told one; `seen_s` is
+    when it learned the order's id (monotonic).
 
     `is_paid_for` says that the answer came whole with both signatures under it.
     """
@@ -32,6 +34,7 @@ class Told:
     worker: int
     is_streamed: bool
     order_id: str = ""
+    seen_s: float = 0.0
     pieces: int = 0
     charge_nano: int | None = None
     error: str = ""
@@ -124,13 +127,14 @@ class Load:
                 told.error = error.code or str(error.status)
             except ClientError as error:
                 told.error = f"{type(error).__name__}: {error}"
+            told.seen_s = told.seen_s or time.monotonic()
             told.is_over = True
             if told.error:
                 await asyncio.sleep(ERROR_PAUSE_S)
 
     async def _stream(self, client: AsyncClient, told: Told, text: str) -> None:
         async with client.stream_chat(self.model, text, **LONG) as stream:
-            told.order_id = stream.order_id
+            told.order_id, told.seen_s = stream.order_id, time.monotonic()
             async for _ in stream:
                 told.pieces += 1
             countersign = stream.signed.countersign

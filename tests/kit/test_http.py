@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from penstock.kit.wire.http import (
     Request,
+    answer_head,
+    encode_fields,
     has_body,
     json_response,
-    response_head,
     split_target,
 )
 from penstock.kit.wire.problem import Refusal, problem, problem_type
@@ -45,24 +46,28 @@ def test_the_bearer_token_is_read_whatever_the_case(header: bytes, token: str) -
     assert Request("GET", "/", headers={b"authorization": header}).bearer() == token
 
 
+def head_of(status: int, headers: tuple[tuple[str, str], ...], framing: str = "") -> bytes:
+    return answer_head(status, encode_fields(headers), request_id="r", framing=framing)
+
+
 def test_a_head_has_the_servers_framing_first_and_once() -> None:
-    head = response_head(200, (("Content-Length", "7"), ("a", "b")), [("content-length", "0")])
-    assert head == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\na: b\r\n\r\n"
+    head = head_of(200, (("Content-Length", "7"), ("a", "b")), "content-length: 0\r\n")
+    assert head == b"HTTP/1.1 200 OK\r\nx-request-id: r\r\ncontent-length: 0\r\na: b\r\n\r\n"
 
 
 @given(st.text(), st.text())
 def test_no_header_can_end_its_line(name: str, value: str) -> None:
     try:
-        head = response_head(200, ((f"x{name}", value),), [])
+        head = head_of(200, ((f"x{name}", value),))
     except ValueError:
         return
-    assert head.count(b"\n") == 3
-    assert head.count(b"\r") == 3
+    assert head.count(b"\n") == 4
+    assert head.count(b"\r") == 4
     assert b"\0" not in head
 
 
 def test_an_unknown_status_still_has_a_reason() -> None:
-    assert response_head(599, (), []).startswith(b"HTTP/1.1 599 Status\r\n")
+    assert head_of(599, ()).startswith(b"HTTP/1.1 599 Status\r\n")
 
 
 @pytest.mark.parametrize(

@@ -33,20 +33,22 @@ REQUESTS = [
 
 
 def taken(arrived: Arrived) -> tuple[object, ...]:
+    head = arrived.head
     return (
-        arrived.method,
-        arrived.path,
-        arrived.query,
-        arrived.headers,
+        head.method,
+        head.path,
+        head.query,
+        head.headers,
         arrived.body,
-        arrived.keep_alive,
-        arrived.minor,
+        head.keep_alive,
+        head.minor,
     )
 
 
 def parse(parts: list[bytes]) -> tuple[list[tuple[object, ...]], Response | None, Phase]:
     intake = Intake(LIMITS)
-    requests = [taken(arrived) for part in parts for arrived in intake.feed(part)]
+    items = [item for part in parts for item in intake.feed(part)]
+    requests = [taken(item) for item in items if isinstance(item, Arrived)]
     return requests, intake.refusal, intake.phase
 
 

@@ -14,13 +14,16 @@ from penstock.kit.keys import (
     ED25519_Y_REFUSED,
     Ed25519Key,
     Eip155Key,
+    KnownRoots,
     Sr25519Key,
     is_identity,
     keccak256,
     personal_digest,
     verify,
+    verify_single,
 )
 from penstock.kit.ports import Sign
+from penstock.spec.seals import seal_digest, seal_root, seal_signatures, sealed_verify
 
 AnyKey = type[Ed25519Key] | type[Sr25519Key] | type[Eip155Key]
 SCHEMES: list[AnyKey] = [Ed25519Key, Sr25519Key, Eip155Key]
@@ -197,3 +200,58 @@ def test_the_other_half_of_an_evm_signature_does_not_count() -> None:
 )
 def test_what_is_no_identity_is_known_as_such(identity: str) -> None:
     assert not is_identity(identity)
+
+
+def sealed_by(key: Sign, digests: list[bytes]) -> tuple[str, ...]:
+    return seal_signatures(digests, key.sign(seal_digest(seal_root(digests), len(digests))))
+
+
+def some_digests(count: int, first: int = 0) -> list[bytes]:
+    return [
+        hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_seal_of_any_scheme_verifies(scheme: AnyKey) -> None:
+    key = key_of(scheme)
+    digests = some_digests(5)
+    for one, signature in zip(digests, sealed_by(key, digests), strict=True):
+        assert verify(key.identity, one, signature)
+        assert verify(key.identity, one, signature), "from memory too"
+        assert not verify(key.identity, DIGEST, signature)
+        assert not verify_single(key.identity, one, signature)
+
+
+def test_a_remembered_root_helps_no_other_key() -> None:
+    digests = some_digests(3)
+    signature = sealed_by(key_of(Ed25519Key), digests)[0]
+    assert verify(key_of(Ed25519Key).identity, digests[0], signature)
+    assert not verify(Ed25519Key(b"\7" * 32).identity, digests[0], signature)
+    head, _, last = signature.rpartition(".")
+    assert not verify(key_of(Ed25519Key).identity, digests[0], f"{head}.{last[::-1]}")
+
+
+def test_the_memory_of_roots_is_bounded_and_keeps_the_latest() -> None:
+    known = KnownRoots(roots_max=3)
+    for number in range(100):
+        known.add(number)
+        assert number in known
+        assert number - 2 < 0 or number - 2 in known, "the latest ones are never forgotten"
+        assert sum(one in known for one in range(100)) <= 6
+    assert 0 not in known
+
+
+def test_a_forgotten_root_is_checked_again() -> None:
+    asked: list[str] = []
+
+    def check(identity: str, digest: bytes, signature: str) -> bool:
+        asked.append(signature)
+        return verify_single(identity, digest, signature)
+
+    remembering = sealed_verify(check, known=KnownRoots(roots_max=1))
+    key = key_of(Ed25519Key)
+    batches = [some_digests(2, first) for first in (0, 10, 20)]
+    for digests in (*batches, batches[0]):
+        assert remembering(key.identity, digests[0], sealed_by(key, digests)[0])
+    assert len(asked) == 4

@@ -150,3 +150,101 @@ def test_a_running_exchange_has_no_idle_deadline(virtual: MemoryWorld) -> None:
         await server.close(0)
 
     virtual.run(scenario)
+
+
+def test_thousands_of_idle_connections_cost_one_timer_and_disturb_nobody(
+    virtual: MemoryWorld,
+) -> None:
+    async def scenario(network: Network) -> None:
+        count = 2_000
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(dial(network, port)) for _ in range(count)]
+        idle = [task.result() for task in tasks]
+        assert server.connections == count
+        assert server.deadlines.slots <= 2  # they came within a tenth of a second or two
+        busy = await dial(network, port)
+        busy.transport.write(get("/busy"))
+        await busy.until(b"/busy")
+        await asyncio.sleep(70)
+        busy.transport.write(get("/still"))
+        await busy.until(b"/still")
+        await asyncio.sleep(10)
+        assert server.connections == 1
+        assert all(one.lost.is_set() for one in idle)
+        assert server.held_bytes == 0
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
+def test_a_draining_server_waits_for_what_runs_and_takes_nothing_new(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        started, release = asyncio.Event(), asyncio.Event()
+
+        async def handler(request: Request) -> Response | Stream:
+            started.set()
+            await release.wait()
+            return Response(200, b"done")
+
+        server = server_of(network, handler)
+        port = await server.start(HOST, 0)
+        busy, idle, half = [await dial(network, port) for _ in range(3)]
+        half.transport.write(b"GET / HTTP/1.1\r\nHo")
+        busy.transport.write(get() + get("/pipelined"))
+        await started.wait()
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(server.drain())
+            await idle.until_closed()
+            await half.until_closed()
+            with pytest.raises(OSError):
+                await dial(network, port)
+            assert not draining.done()
+            release.set()
+        answer = await busy.until_closed()
+        assert answer.count(b"HTTP/1.1 200 ") == 1
+        assert b"connection: close\r\n" in answer
+        assert server.connections == 0
+        await server.close(0)
+
+    world.run(scenario)
+
+
+def test_a_refused_client_that_never_closes_is_cut_after_a_moment(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        began = asyncio.get_running_loop().time()
+        raw.transport.write(b"junk\r\n\r\n")
+        while not raw.lost.is_set():
+            raw.transport.write(b"more")
+            await asyncio.sleep(0.1)
+        assert asyncio.get_running_loop().time() - began < 2
+        assert raw.received.startswith(b"HTTP/1.1 400 ")
+        assert server.connections == 0
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHo", get("/", "Content-Length: 9") + b"a"]
+)
+def test_a_client_that_closes_its_half_in_the_middle_leaves_nothing(
+    world: World, sent: bytes
+) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        raw = await dial(network, port)
+        raw.transport.write(sent)
+        raw.transport.write_eof()
+        assert await raw.until_closed() == b""
+        while server.connections:
+            await asyncio.sleep(0.001)
+        assert server.held_bytes == 0
+        await server.close(0)
+
+    world.run(scenario)

@@ -67,10 +67,10 @@ def test_a_port_in_use_is_named(loop_factory: Callable[[], asyncio.AbstractEvent
 
 
 async def test_two_processes_may_share_a_port_when_asked() -> None:
-    network = Sockets(reuse_port=True)
+    network = Sockets()
     first, second = server_of(network, echo), server_of(network, echo)
-    port = await first.start(HOST, 0)
-    assert await second.start(HOST, port) == port
+    port = await first.start(HOST, 0, reuse_port=True)
+    assert await second.start(HOST, port, reuse_port=True) == port
     await first.close(0)
     await second.close(0)
 
@@ -83,3 +83,37 @@ async def test_tls_is_verified() -> None:
         await client.call("GET", f"https://{HOST}:{port}/", deadline_ms=30_000)
     await client.close()
     await server.close(0)
+
+
+async def test_a_process_that_shares_its_port_drains_without_losing_a_request() -> None:
+    """Clients dial anew for every request while one of two servers goes away."""
+    network = Sockets()
+    first, second = server_of(network, echo), server_of(network, echo)
+    port = await first.start(HOST, 0, reuse_port=True)
+    await second.start(HOST, port, reuse_port=True)
+    stop = asyncio.Event()
+    answered = 0
+
+    async def ask_again_and_again() -> None:
+        nonlocal answered
+        while not stop.is_set():
+            client = HttpClient(network)
+            reply = await client.call("GET", f"http://{HOST}:{port}/", deadline_ms=30_000)
+            assert reply.status == 200
+            answered += 1
+            await client.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(ask_again_and_again())
+        while answered < 100:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await first.drain()
+        before = answered
+        while answered < before + 100:
+            await asyncio.sleep(0)
+        stop.set()
+    assert first.connections == 0
+    await first.close(0)
+    await second.close(0)

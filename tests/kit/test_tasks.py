@@ -190,3 +190,19 @@ def test_closing_errands_cancels_them_and_waits_for_their_end_but_not_for_ever()
         assert asyncio.get_running_loop().time() == pytest.approx(5)
 
     play(main())
+
+
+def test_a_guarded_call_that_crashes_is_reported_and_does_not_reach_its_caller() -> None:
+    reported: list[tuple[str, Exception]] = []
+    cleaned: list[Exception] = []
+    errands = Errands(lambda name, error: reported.append((name, error)))
+    crash = Crash()
+
+    def call(argument: int) -> None:
+        if argument:
+            raise crash
+
+    errands.guard("hot", call, 0, on_crash=cleaned.append)
+    assert reported == []
+    errands.guard("hot", call, 1, on_crash=cleaned.append)
+    assert (reported, cleaned) == ([("hot", crash)], [crash])

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 import uvloop
 
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Network
+from penstock.kit.wire.exchange import HotHandler
 from penstock.kit.wire.http import Handler, Request, Response, Stream
 from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
@@ -70,6 +71,7 @@ class Raw(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport
         self.received = bytearray()
+        self.reads: list[bytes] = []  # in memory, one for each write of the other end
         self.lost = asyncio.Event()
         self.ended = asyncio.Event()
         self._news = asyncio.Event()
@@ -79,6 +81,7 @@ class Raw(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
+        self.reads.append(data)
         self._news.set()
 
     def eof_received(self) -> bool:
@@ -116,8 +119,9 @@ def server_of(
     *,
     limits: ServerLimits | None = None,
     metrics: Metrics | None = None,
+    hot: Mapping[str, HotHandler] | None = None,
 ) -> Server:
-    return Server(network, handler, entropy=os.urandom, limits=limits, metrics=metrics)
+    return Server(network, handler, entropy=os.urandom, limits=limits, metrics=metrics, hot=hot)
 
 
 def small_limits(*, head: int = 65_536, body: int = 1 << 20, pipeline: int = 16) -> ServerLimits:

@@ -19,22 +19,30 @@ from penstock.sim.net import MemoryNetwork
 from penstock.sim.seeds import Chance
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Signed, sign
-from penstock.spec.receipts import Outcome
+from penstock.spec.receipts import Outcome, Record
 from penstock.spec.stream import COUNTERSIGN_COMMENT, RECEIPT_COMMENT
 
-ORDER = make_order()
+ORDER = make_order(request_digest=hashlib.sha256(b"{}").hexdigest())
+NO_RECORD = Response(404)
 ASKED = Question("/v1/chat/completions", b"{}", "sk-penstock-x")
 
 
-def heard(answer: Response | Stream | None, question: Question = ASKED) -> Heard:
+def heard(
+    answer: Response | Stream | None,
+    question: Question = ASKED,
+    *,
+    record: Response = NO_RECORD,
+) -> Heard:
     """What a caller makes of this answer; of none at all when it is None."""
     loop = VirtualLoop()
 
     async def main() -> Heard:
         network = MemoryNetwork(Chance(1).stream("net"), loop)
 
-        async def serve(_request: Request) -> Response | Stream:
+        async def serve(request: Request) -> Response | Stream:
             assert answer is not None
+            if request.path.startswith("/v1/receipts/"):
+                return record
             return answer
 
         server = Server(network.at("gateway"), serve, entropy=Chance(1).entropy("s"))
@@ -121,6 +129,56 @@ class TestWhole:
 
     def test_a_gateway_that_is_not_there_is_status_nought(self) -> None:
         assert heard(None) == Heard(status=0, code="ConnectFailed")
+
+
+def vouched(body: bytes) -> Response:
+    """A whole answer as within a session: an order id, and no word."""
+    headers = (("content-type", "application/json"), ("x-penstock-order", ORDER.order_id))
+    return Response(200, body, headers)
+
+
+def told(*pieces: bytes, words: tuple[Signed, Signed]) -> Stream:
+    """A stream whose words come without signatures."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+        for name, word in zip((RECEIPT_COMMENT, COUNTERSIGN_COMMENT), words, strict=True):
+            yield comment(name, msgspec.json.encode({"body": word.body}))
+
+    return Stream(200, (*SSE_HEADERS, ("x-penstock-order", ORDER.order_id)), chunks())
+
+
+def record_of(body: bytes, **changes: object) -> Response:
+    receipt, countersign = signed_for(body, **changes)
+    order = sign("order", ORDER, GATEWAY)
+    return json_response(200, {"record": to_plain(Record(order, receipt, None, countersign))})
+
+
+class TestSealed:
+    def test_words_that_the_record_signs_leave_no_doubt(self) -> None:
+        stream = b"".join(PIECES)
+        for found in (
+            heard(vouched(BODY), record=record_of(BODY)),
+            heard(told(*PIECES, words=signed_for(stream)), record=record_of(stream)),
+        ):
+            assert (found.text, found.doubt) == ("all well", "")
+            assert found.countersign is not None
+
+    def test_a_record_over_other_bytes_is_doubted(self) -> None:
+        assert "other bytes" in heard(vouched(BODY), record=record_of(b"else")).doubt
+
+    def test_a_record_with_another_word_than_was_told_is_doubted(self) -> None:
+        stream = b"".join(PIECES)
+        words, other = signed_for(stream), record_of(stream, ttft_us=1)
+        assert "than was told" in heard(told(*PIECES, words=words), record=other).doubt
+
+    @pytest.mark.parametrize("status", [404, 503])
+    def test_without_the_record_nobody_has_said_a_word(self, status: int) -> None:
+        words = signed_for(b"".join(PIECES))
+        for answer in (vouched(BODY), told(*PIECES, words=words)):
+            found = heard(answer, record=Response(status))
+            assert (found.text, found.doubt, found.countersign) == ("all well", "", None)
 
 
 class TestStreamed:

@@ -22,7 +22,6 @@ from penstock.spec.books import Leg, Post, payer_account
 from penstock.spec.messages import Report, Settlement
 from penstock.spec.params import FeeSplit
 from penstock.spec.pricing import Fees
-from penstock.spec.receipts import Record
 from penstock.validator.service import Validator
 
 SEED = 2
@@ -76,9 +75,11 @@ def test_a_charge_posted_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_charge_on_the_wrong_account_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Recorder.add
 
-    def confused(self: Recorder, record: Record, *, account: str, lease_id: str) -> None:
+    def confused(
+        self: Recorder, order_id: str, record: bytes, *, account: str, lease_id: str
+    ) -> None:
         del account
-        right(self, record, account="person-1", lease_id=lease_id)
+        right(self, order_id, record, account="person-1", lease_id=lease_id)
 
     monkeypatch.setattr(Recorder, "add", confused)
     assert "payers pay for what they got" in broken_rules(played(SEED))
@@ -87,10 +88,12 @@ def test_a_charge_on_the_wrong_account_is_seen(monkeypatch: pytest.MonkeyPatch) 
 def test_a_record_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     right, seen = Recorder.add, [0]
 
-    def forgetful(self: Recorder, record: Record, *, account: str, lease_id: str) -> None:
+    def forgetful(
+        self: Recorder, order_id: str, record: bytes, *, account: str, lease_id: str
+    ) -> None:
         seen[0] += 1
         if seen[0] % 20:
-            right(self, record, account=account, lease_id=lease_id)
+            right(self, order_id, record, account=account, lease_id=lease_id)
 
     monkeypatch.setattr(Recorder, "add", forgetful)
     assert broken_rules(played(SEED)) & {"every order ends in the log", "only a dead gateway fails"}

@@ -9,6 +9,7 @@ from tests.makers import (
     ToyKey,
     make_checkpoint,
     make_countersign,
+    make_decision,
     make_order,
     make_receipt,
 )
@@ -16,7 +17,8 @@ from tests.makers import (
 from penstock.spec.keys import Signed, sign
 from penstock.spec.messages import Order
 from penstock.spec.pricing import charge_ceiling
-from penstock.spec.receipts import Countersign, Outcome, Record, charge_for
+from penstock.spec.receipts import Countersign, Outcome, Record, charge_for, decision_digest
+from penstock.spec.routing import Considered
 from penstock.spec.units import NO_UNITS, Price, Units
 
 MINERS = tuple(ToyKey(f"miner-{number}") for number in range(3))
@@ -68,9 +70,26 @@ def units_within(draw: st.DrawFn, order: Order) -> Units:
         prompt=prompt,
         cached=draw(st.integers(0, prompt)),
         completion=draw(st.integers(0, order.completion_max)),
-        images=0,
-        audio_ms=0,
+        images=draw(st.integers(0, order.images_max)),
+        audio_ms=draw(st.integers(0, order.audio_ms_max)),
     )
+
+
+decisions = st.none() | st.builds(
+    make_decision,
+    seed=st.integers(0, 2**31),
+    present=st.integers(2, 5),
+    considered=st.lists(
+        st.builds(
+            Considered,
+            instance=st.sampled_from(["a-1", "b-1"]),
+            reason=st.sampled_from(["", "no_room"]),
+            merit=st.integers(0, 10**12),
+            cached_ppm=st.integers(0, 10**6),
+        ),
+        max_size=3,
+    ).map(tuple),
+)
 
 
 @st.composite
@@ -78,7 +97,14 @@ def orders(draw: st.DrawFn, number: int) -> Order:
     """An order; its ceiling is sometimes below what the prices would allow."""
     price = draw(prices)
     prompt_max, completion_max = draw(st.integers(1, 5_000)), draw(st.integers(0, 5_000))
-    ceiling = charge_ceiling(price, prompt_max=prompt_max, completion_max=completion_max)
+    images_max, audio_ms_max = (draw(st.sampled_from([0, 0, most])) for most in (4, 60_000))
+    ceiling = charge_ceiling(
+        price,
+        prompt_max=prompt_max,
+        completion_max=completion_max,
+        images_max=images_max,
+        audio_ms_max=audio_ms_max,
+    )
     return make_order(
         order_id=f"o-{number:032x}",
         miner=draw(st.sampled_from(MINERS)).identity,
@@ -86,6 +112,8 @@ def orders(draw: st.DrawFn, number: int) -> Order:
         price=price,
         prompt_max=prompt_max,
         completion_max=completion_max,
+        images_max=images_max,
+        audio_ms_max=audio_ms_max,
         charge_max=draw(st.sampled_from([ceiling, ceiling, ceiling // 2])),
     )
 
@@ -93,7 +121,8 @@ def orders(draw: st.DrawFn, number: int) -> Order:
 @st.composite
 def told(draw: st.DrawFn, number: int = 0, ending: Ending | None = None) -> Told:
     """A record of order `number` with an ending, and the sum it must come to."""
-    order = draw(orders(number))
+    decision = draw(decisions)
+    order = replace(draw(orders(number)), decision_digest=decision_digest(decision))
     chosen = draw(st.sampled_from(Ending)) if ending is None else ending
     units = draw(units_within(order))
     miner = next(key for key in MINERS if key.identity == order.miner)
@@ -107,6 +136,7 @@ def told(draw: st.DrawFn, number: int = 0, ending: Ending | None = None) -> Told
             receipt=receipt,
             checkpoint=checkpoint,
             countersign=None if seen is None else sign("countersign", seen, GATEWAY),
+            decision=None if seen is None else decision,
         ),
         order=order,
         ending=chosen,

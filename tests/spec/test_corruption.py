@@ -145,8 +145,8 @@ def test_a_miner_alone_cannot_bill_more_units_than_the_order_allows(one: Told, m
     for name, most in (
         ("prompt", one.order.prompt_max),
         ("completion", one.order.completion_max),
-        ("images", 0),
-        ("audio_ms", 0),
+        ("images", one.order.images_max),
+        ("audio_ms", one.order.audio_ms_max),
     ):
         body = deepcopy(receipt.body)
         body["units"][name] = most + more
@@ -190,7 +190,7 @@ def test_a_word_about_one_order_never_fits_another(one: Told, other: Told, part:
 @given(told(ending=Ending.COMPLETE))
 def test_a_receipt_left_out_or_left_alone_never_charges_the_payer(one: Told) -> None:
     assert not is_accepted(replace(one.record, receipt=None))
-    unseen = replace(one.record, countersign=None)
+    unseen = replace(one.record, countersign=None, decision=None)
     found = judge(unseen, refusal_free_ms=LOCAL.refusal_free_ms, verify=toy_verify)
     assert (found.charge_nano, found.earned_nano) == (0, one.charge_nano)
     with pytest.raises(SpecError):

@@ -17,9 +17,9 @@ from penstock.spec.evidence import (
     Work,
     evidence_digest,
     gather,
-    lower_median,
     sum_rolls,
 )
+from penstock.spec.medians import lower_median
 from penstock.spec.messages import Claimed, Presence, Roll
 
 ROW = Row(

@@ -6,7 +6,7 @@ Each test says in its docstring what happened there. What concerns whole station
 
 import hashlib
 from base64 import b64encode
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,29 +17,34 @@ from tests.makers import (
     ToyKey,
     make_checkpoint,
     make_countersign,
+    make_offer,
     make_order,
     make_receipt,
     make_record,
     toy_verify,
 )
 
+from penstock.spec.canon import from_plain
 from penstock.spec.consensus import agree
 from penstock.spec.entries import row_of, size_bucket, work_units
 from penstock.spec.errors import BadMessage, BadProof, SpecError
 from penstock.spec.evidence import Evidence, Median, Work, gather
 from penstock.spec.keys import sign
 from penstock.spec.log import check_inclusion, leaf_hash, root
-from penstock.spec.messages import Presence, Roll, Verdict
+from penstock.spec.messages import Offer, Presence, Roll, Verdict
 from penstock.spec.params import LOCAL, MAINNET, Params, params_digest
+from penstock.spec.pricing import is_within
 from penstock.spec.receipts import Judgement, Outcome, Record, is_valid, judge, parse_record
-from penstock.spec.routing import Candidate, Need, Rejection, rank, why
+from penstock.spec.routing import Need, Rejection, rejection
 from penstock.spec.scoring import availability, capacity, score, speed
 from penstock.spec.settlement import settle
-from penstock.spec.units import NO_UNITS, PPM, Units
+from penstock.spec.units import NO_UNITS, PPM, Price, Units
 from penstock.spec.verdicts import check_verdict
 
 VALIDATOR, RIVAL = ToyKey("validator"), ToyKey("rival")
 CHUTE = "sha256:c"
+
+RECORD_PARTS = ("order", "receipt", "checkpoint", "countersign", "decision")
 
 
 def told(record: Record) -> Judgement:
@@ -265,11 +270,11 @@ def test_13_a_proof_of_nothing_proves_nothing(transcript: str) -> None:
         check_verdict(sign("verdict", _verdict(transcript), VALIDATOR), record, verify=toy_verify)
 
 
-@pytest.mark.parametrize("part", ["order", "receipt", "checkpoint", "countersign"])
+@pytest.mark.parametrize("part", RECORD_PARTS)
 @pytest.mark.parametrize("nothing", [{}, [], "", 0, False])
 def test_13_an_empty_part_of_a_record_is_not_a_missing_one(part: str, nothing: object) -> None:
     """None says that a word never came; any other emptiness is no word at all."""
-    plain: dict[str, Any] = dict.fromkeys(("order", "receipt", "checkpoint", "countersign"))
+    plain: dict[str, Any] = dict.fromkeys(RECORD_PARTS)
     plain["order"] = {"kind": "order", "body": {}, "signer": "", "signature": ""}
     plain[part] = nothing
     with pytest.raises(SpecError):
@@ -307,27 +312,32 @@ def test_18_a_place_that_is_not_there_is_a_refusal_and_no_crash(index: int) -> N
 
 def test_22_a_price_filter_that_leaves_nobody_says_so_for_each() -> None:
     """A maximum price emptied the supply without a word."""
-    candidates = [
-        Candidate(
-            instance=name,
-            miner="toy:m",
-            chute=CHUTE,
-            price=PRICE,
-            room=4,
-            inflight=0,
-            ewma_us_per_unit=0,
-            failures=0,
-            broken_until_ms=0,
-        )
-        for name in ("a", "b")
-    ]
+    offers = [from_plain(Offer, make_offer(instance=name).body) for name in ("a", "b")]
     cheap = replace(PRICE, completion=PRICE.completion - 1)
-    need = Need(chutes=(CHUTE,), price_max=cheap, prompt_bytes=10, completion_max=10)
-    assert rank(candidates, need, now_ms=0, seed=1) == ()
-    assert why(candidates, need, now_ms=0) == {
-        "a": Rejection.TOO_DEAR,
-        "b": Rejection.TOO_DEAR,
-    }
+    need = Need(chute=offers[0].chute, price_max=cheap)
+    reasons = [rejection(Priced(offer), need, now_ms=2_000) for offer in offers]
+    assert reasons == [Rejection.TOO_DEAR, Rejection.TOO_DEAR]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """An offer as a candidate with room."""
+
+    offer: Offer
+    room: int = 4
+    running: int = 0
+    rests_until_ms: int = 0
+
+    @property
+    def chute(self) -> str:
+        return self.offer.chute
+
+    @property
+    def valid_until_ms(self) -> int:
+        return self.offer.valid_until_ms
+
+    def fits(self, price_max: Price) -> bool:
+        return is_within(self.offer.price, price_max)
 
 
 def test_23_a_spike_of_prices_changes_no_order_that_is_under_way() -> None:

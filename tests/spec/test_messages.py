@@ -116,6 +116,10 @@ def test_an_order_is_for_these_bytes_until_its_deadline() -> None:
         {"price": replace(PRICE, request=-1)},
         {"prompt_max": UNITS_MAX + 1},
         {"completion_max": UNITS_MAX + 1},
+        {"images_max": UNITS_MAX + 1},
+        {"images_max": -1},
+        {"audio_ms_max": UNITS_MAX + 1},
+        {"audio_ms_max": -1},
     ],
 )
 def test_an_order_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
@@ -126,8 +130,9 @@ def test_an_order_out_of_bounds_is_refused(changes: dict[str, Any]) -> None:
 
 def test_every_order_that_a_lawful_manifest_leads_to_can_be_spelled() -> None:
     dearest = Price(*[PRICE_NANO_MAX] * 6)
-    ceiling = charge_ceiling(dearest, prompt_max=UNITS_MAX, completion_max=128 * TOKENS_MAX)
-    order = make_order(price=dearest, completion_max=128 * TOKENS_MAX, charge_max=ceiling)
+    most = {"images_max": UNITS_MAX, "audio_ms_max": UNITS_MAX, "completion_max": 128 * TOKENS_MAX}
+    ceiling = charge_ceiling(dearest, prompt_max=UNITS_MAX, **most)
+    order = make_order(price=dearest, charge_max=ceiling, **most)
     signed = sign("order", order, GATEWAY)
     assert check_order(signed, body_digest=BODY, now_ms=2_000, verify=toy_verify) == order
 

@@ -66,16 +66,35 @@ def test_the_prompt_ceiling_is_the_body_plus_the_template() -> None:
     assert prompt_units_max(10) == 10 + PROMPT_OVERHEAD_UNITS
 
 
-@given(prices, counts, counts, st.data())
+@given(prices, st.tuples(counts, counts), st.tuples(counts, counts), st.data())
 def test_no_answer_within_its_ceilings_costs_more_than_was_held(
-    price: Price, prompt_max: int, completion_max: int, data: st.DataObject
+    price: Price, texts: tuple[int, int], media: tuple[int, int], data: st.DataObject
 ) -> None:
+    prompt_max, completion_max = texts
+    images_max, audio_ms_max = media
     prompt = data.draw(st.integers(0, prompt_max))
-    used = units(
-        prompt, data.draw(st.integers(0, prompt)), data.draw(st.integers(0, completion_max))
+    used = Units(
+        prompt=prompt,
+        cached=data.draw(st.integers(0, prompt)),
+        completion=data.draw(st.integers(0, completion_max)),
+        images=data.draw(st.integers(0, images_max)),
+        audio_ms=data.draw(st.integers(0, audio_ms_max)),
     )
-    ceiling = charge_ceiling(price, prompt_max=prompt_max, completion_max=completion_max)
+    ceiling = charge_ceiling(
+        price,
+        prompt_max=prompt_max,
+        completion_max=completion_max,
+        images_max=images_max,
+        audio_ms_max=audio_ms_max,
+    )
     assert cost(price, used) <= ceiling
+
+
+def test_an_order_without_images_or_audio_holds_nothing_for_them() -> None:
+    price = Price(request=1, prompt=0, cached=0, completion=0, images=MILLION, audio_ms=MILLION)
+    assert charge_ceiling(price, prompt_max=9, completion_max=9) == 1
+    media = charge_ceiling(price, prompt_max=9, completion_max=9, images_max=2, audio_ms_max=5)
+    assert media == 1 + 2 + 5
 
 
 @given(st.integers(0, 10**15), st.integers(0, PPM), st.data())

@@ -12,6 +12,7 @@ from tests.makers import (
     ToyKey,
     make_checkpoint,
     make_countersign,
+    make_decision,
     make_order,
     make_receipt,
     make_record,
@@ -29,12 +30,14 @@ from penstock.spec.receipts import (
     Outcome,
     Record,
     charge_for,
+    decision_digest,
     is_valid,
     judge,
     parse_record,
     record_digest,
     record_id,
 )
+from penstock.spec.routing import DECISION_SHOWN_MAX, Decision
 from penstock.spec.units import NO_UNITS, Units
 
 ORDER = make_order()
@@ -275,11 +278,11 @@ def test_a_word_for_one_order_never_stands_for_another_of_the_same_id(name: str)
     seen = make_countersign(
         cheap, receipt, outcome=Outcome.CLIENT_CANCELLED, charge_nano=charge, match=False
     )
-    parts = {"receipt": None, "checkpoint": None, name: signed}
     record = Record(
         order=sign("order", cheap, GATEWAY),
+        receipt=receipt,
+        checkpoint=signed if name == "checkpoint" else None,
         countersign=sign("countersign", seen, GATEWAY),
-        **parts,
     )
     with pytest.raises(BadMessage):
         told(record)
@@ -312,3 +315,81 @@ def test_a_failure_cannot_be_laid_on_a_name_that_no_key_has(miner: str) -> None:
     )
     with pytest.raises(BadIdentity):
         told(record)
+
+
+DECISION = make_decision()
+
+
+def decided(decision: Decision | None = DECISION, *, named: Decision | None = DECISION) -> Record:
+    """A record with this decision whose order names that one."""
+    record = make_record(make_order(decision_digest=decision_digest(named)))
+    return replace(record, decision=decision)
+
+
+def test_a_record_keeps_the_decision_that_its_order_names() -> None:
+    record = decided()
+    assert told(record).outcome is Outcome.COMPLETE
+    assert parse_record(to_plain(record)) == record
+    assert record_digest(record) != record_digest(make_record())
+
+
+def test_the_digest_of_no_decision_is_empty() -> None:
+    assert decision_digest(None) == ""
+    assert len(decision_digest(DECISION)) == 64
+
+
+@pytest.mark.parametrize(
+    ("decision", "named"),
+    [
+        (None, DECISION),
+        (DECISION, None),
+        (replace(DECISION, seed=8), DECISION),
+        (replace(DECISION, choice="miner-2"), DECISION),
+        (replace(DECISION, considered=()), DECISION),
+    ],
+)
+def test_a_decision_left_out_added_or_changed_later_is_refused(
+    decision: Decision | None, named: Decision | None
+) -> None:
+    with pytest.raises(BadMessage):
+        told(decided(decision, named=named))
+
+
+def test_a_decision_shows_a_bounded_number_of_instances() -> None:
+    full = replace(DECISION, considered=DECISION.considered[:1] * DECISION_SHOWN_MAX)
+    assert told(decided(full, named=full))
+    longer = replace(DECISION, considered=DECISION.considered[:1] * (DECISION_SHOWN_MAX + 1))
+    with pytest.raises(BadMessage):
+        told(decided(longer, named=longer))
+
+
+def test_a_miner_that_claims_alone_needs_no_decision_and_cannot_bring_one() -> None:
+    """It never saw it: the order's digest is all that the miner has."""
+    alone = replace(decided(None), countersign=None)
+    assert told(alone).outcome is Outcome.GATEWAY_FAILED
+    with pytest.raises(BadMessage):
+        told(replace(alone, decision=DECISION))
+
+
+def test_a_decision_of_another_shape_is_no_record() -> None:
+    plain = to_plain(decided())
+    plain["decision"]["extra"] = 1
+    with pytest.raises(SpecError):
+        parse_record(plain)
+
+
+@pytest.mark.parametrize("kind", ["images", "audio_ms"])
+def test_images_and_audio_are_paid_up_to_their_ceilings(kind: str) -> None:
+    price = replace(ORDER.price, images=40_000_000_000_000 // 1_000_000, audio_ms=6_000)
+    order = make_order(price=price, charge_max=10**9, **{f"{kind}_max": 3})
+    units = replace(TEN, **{kind: 3})
+    record = Record(
+        order=sign("order", order, GATEWAY),
+        receipt=(receipt := sign("receipt", make_receipt(order, units=units), MINER)),
+        checkpoint=None,
+        countersign=sign("countersign", make_countersign(order, receipt), GATEWAY),
+    )
+    assert told(record).charge_nano == cost(price, units) > cost(price, TEN)
+    more = make_receipt(order, units=replace(TEN, **{kind: 4}))
+    with pytest.raises(BadMessage):
+        told(replace(record, receipt=sign("receipt", more, MINER)))

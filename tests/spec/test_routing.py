@@ -1,179 +1,245 @@
-"""Routing: what is filtered, what ranks first, and that chance comes from the seed alone."""
+"""Routing: what is ruled out, what counts how much, and that chance comes from the seed alone."""
 
-import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.kit.spell import spell_digest
+from penstock.spec.canon import digest, from_plain, to_plain
+from penstock.spec.errors import BadMessage
+from penstock.spec.pricing import is_within
 from penstock.spec.routing import (
+    COST_FACTOR_MAX_PPM,
+    COST_FACTOR_MIN_PPM,
     EXPLORE_ONE_IN,
-    Candidate,
+    EXPLORING,
+    PASSING,
+    POLICY,
+    SEED_BITS,
+    Considered,
+    Decision,
     Need,
     Rejection,
-    rank,
-    why,
+    Usual,
+    check_decision,
+    cost_factor_ppm,
+    draws,
+    is_exploring,
+    merit,
+    rejection,
+    request_work,
+    steady_pace_ns,
 )
-from penstock.spec.units import FREE, Price
+from penstock.spec.units import PPM, Price
 
 PRICE = Price(
     request=0, prompt=50_000_000, cached=10_000_000, completion=200_000_000, images=0, audio_ms=0
 )
 DEAR = replace(PRICE, completion=400_000_000)
-ONE = Candidate(
-    instance="a",
-    miner="toy:m",
-    chute="sha256:c",
-    price=PRICE,
-    room=4,
-    inflight=0,
-    ewma_us_per_unit=1000,
-    failures=0,
-    broken_until_ms=0,
-)
-NEED = Need(chutes=("sha256:c",), price_max=None, prompt_bytes=400, completion_max=100)
-SEEDS = range(2000)
+NEED = Need(chute="sha256:c", price_max=PRICE)
+USUAL = Usual(pace_ns=1_000, given_us=100, mean_us=5_000)
 
 
-def firsts(*candidates: Candidate, need: Need = NEED) -> Counter[str]:
-    """How often each instance comes first over many seeds."""
-    return Counter(rank(candidates, need, now_ms=1000, seed=seed)[0] for seed in SEEDS)
+@dataclass(frozen=True)
+class Seen:
+    """An instance as plain numbers: a candidate and its standing."""
+
+    chute: str = "sha256:c"
+    price: Price = PRICE
+    valid_until_ms: int = 2_000
+    room: int = 4
+    running: int = 0
+    rests_until_ms: int = 0
+    paces_ns: tuple[int, ...] = (0, 1_000)
+    failures: int = 0
+    given_us: int = 5_000
+    cost_ppm: int = PPM
+
+    def fits(self, price_max: Price) -> bool:
+        return is_within(self.price, price_max)
+
+
+ONE = Seen()
+
+
+def weigh(one: Seen, work: int = 1_000, *, usual: Usual = USUAL) -> int:
+    return merit(one, work, bucket=1, usual=usual)
 
 
 @pytest.mark.parametrize(
     ("candidate", "reason"),
     [
+        (ONE, None),
         (replace(ONE, chute="sha256:d"), Rejection.OTHER_CHUTE),
-        (replace(ONE, broken_until_ms=1001), Rejection.BROKEN),
-        (replace(ONE, inflight=4), Rejection.NO_ROOM),
-        (replace(ONE, room=0), Rejection.NO_ROOM),
+        (replace(ONE, valid_until_ms=999), Rejection.EXPIRED),
+        (replace(ONE, valid_until_ms=1_000), None),
         (replace(ONE, price=DEAR), Rejection.TOO_DEAR),
+        (replace(ONE, rests_until_ms=1_001), Rejection.BROKEN),
+        (replace(ONE, rests_until_ms=1_000), None),
+        (replace(ONE, running=4), Rejection.NO_ROOM),
+        (replace(ONE, room=0), Rejection.NO_ROOM),
     ],
 )
-def test_what_may_not_serve_is_left_out_and_said_why(
-    candidate: Candidate, reason: Rejection
-) -> None:
-    need = replace(NEED, price_max=PRICE)
-    assert rank([candidate], need, now_ms=1000, seed=1) == ()
-    assert why([candidate], need, now_ms=1000) == {"a": reason}
+def test_what_may_not_serve_is_said_why(candidate: Seen, reason: Rejection | None) -> None:
+    assert rejection(candidate, NEED, now_ms=1_000) is reason
 
 
-def test_at_its_last_millisecond_a_breaker_lets_one_in_again() -> None:
-    healed = replace(ONE, broken_until_ms=1000)
-    assert rank([healed], NEED, now_ms=1000, seed=1) == ("a",)
-    assert why([healed], NEED, now_ms=1000) == {}
+def test_without_a_bound_any_price_fits() -> None:
+    assert rejection(replace(ONE, price=DEAR), replace(NEED, price_max=None), now_ms=1) is None
 
 
-def test_nobody_is_ranked_when_nobody_is_there() -> None:
-    assert rank([], NEED, now_ms=1000, seed=1) == ()
-
-
-def test_the_faster_instance_comes_first_mostly_but_not_only() -> None:
-    found = firsts(ONE, replace(ONE, instance="b", ewma_us_per_unit=3000))
-    assert found["a"] > 4 * found["b"] > 0
-
-
-def test_load_failures_and_cost_push_an_instance_back() -> None:
-    for worse in (
-        replace(ONE, instance="b", inflight=3),
-        replace(ONE, instance="b", failures=2),
-        replace(ONE, instance="b", price=DEAR),
-    ):
-        found = firsts(ONE, worse)
-        assert found["a"] > found["b"]
-
-
-def test_equals_share_evenly_whatever_their_names_are() -> None:
-    found = firsts(*(replace(ONE, instance=name) for name in "abcd"))
-    assert all(400 < count < 600 for count in found.values())
-
-
-def test_a_free_unmeasured_instance_is_tried_now_and_then() -> None:
-    quick = replace(ONE, ewma_us_per_unit=1)
-    unknown = [replace(ONE, instance=name, ewma_us_per_unit=0) for name in ("u", "v")]
-    slow = [replace(ONE, instance=name, ewma_us_per_unit=10**6) for name in ("x", "y")]
-    found = firsts(quick, *slow, *unknown)
-    expected = len(SEEDS) // EXPLORE_ONE_IN
-    assert expected // 2 < found["u"] + found["v"] < expected * 2
-    assert min(found["u"], found["v"]) > 0
-
-
-def test_an_unmeasured_instance_in_use_is_not_tried_again() -> None:
-    quick = replace(ONE, ewma_us_per_unit=1)
-    usual = replace(ONE, instance="s", ewma_us_per_unit=10**6)
-    more = replace(ONE, instance="t", ewma_us_per_unit=10**6)
-    found = firsts(quick, usual, more, replace(ONE, instance="u", ewma_us_per_unit=0, inflight=1))
-    assert found["u"] == 0
-
-
-def test_a_market_where_nobody_is_measured_still_serves() -> None:
-    found = firsts(*(replace(ONE, instance=name, ewma_us_per_unit=0) for name in "ab"))
-    assert min(found.values()) > 700
-
-
-def test_free_offers_are_ranked_by_time_alone() -> None:
-    found = firsts(
-        replace(ONE, price=FREE), replace(ONE, instance="b", price=FREE, ewma_us_per_unit=9000)
+def test_the_first_reason_in_their_order_is_the_one_that_is_said() -> None:
+    worst = Seen(
+        chute="other", price=DEAR, valid_until_ms=0, room=0, rests_until_ms=9_999, running=1
     )
-    assert found["a"] > 10 * found["b"]
-
-
-def test_a_free_offer_cannot_buy_the_traffic_of_a_very_slow_instance() -> None:
-    slow = replace(ONE, instance="b", price=FREE, ewma_us_per_unit=100_000)
-    assert rank([slow, ONE, replace(ONE, instance="c")], NEED, now_ms=1, seed=3)[-1] == "b"
-
-
-def test_after_the_first_the_rest_follow_by_merit() -> None:
-    some = [
-        replace(ONE, instance=name, ewma_us_per_unit=n * 1000) for n, name in enumerate("abcd", 1)
+    mended = [
+        worst,
+        replace(worst, chute="sha256:c"),
+        replace(worst, chute="sha256:c", valid_until_ms=9_999),
+        replace(worst, chute="sha256:c", valid_until_ms=9_999, price=PRICE),
+        replace(worst, chute="sha256:c", valid_until_ms=9_999, price=PRICE, rests_until_ms=0),
     ]
-    for seed in range(50):
-        first, *rest = rank(some, NEED, now_ms=1, seed=seed)
-        assert rest == [name for name in "abcd" if name != first]
+    said = [rejection(one, NEED, now_ms=1_000) for one in mended]
+    assert said == [
+        Rejection.OTHER_CHUTE,
+        Rejection.EXPIRED,
+        Rejection.TOO_DEAR,
+        Rejection.BROKEN,
+        Rejection.NO_ROOM,
+    ]
+    assert {one for one in said if one in PASSING} == PASSING
 
 
-prices = st.sampled_from([PRICE, DEAR, FREE])
-candidates = st.lists(
-    st.builds(
-        Candidate,
-        instance=st.sampled_from(["a", "b", "c", "d", "e", "f"]),
-        miner=st.just("toy:m"),
-        chute=st.sampled_from(["sha256:c", "sha256:d"]),
-        price=prices,
-        room=st.integers(0, 8),
-        inflight=st.integers(0, 8),
-        ewma_us_per_unit=st.integers(0, 10**6),
-        failures=st.integers(0, 20),
-        broken_until_ms=st.integers(0, 2000),
-    ),
-    unique_by=lambda one: one.instance,
-)
-needs = st.builds(
-    Need,
-    chutes=st.just(("sha256:c",)),
-    price_max=st.one_of(st.none(), prices),
-    prompt_bytes=st.integers(0, 10**6),
-    completion_max=st.integers(0, 10**5),
-)
-seeds = st.integers(0, 2**64 - 1)
+def test_load_failures_slowness_cost_and_more_work_make_an_instance_worse() -> None:
+    usual = weigh(ONE)
+    for worse in (
+        replace(ONE, running=3),
+        replace(ONE, failures=1),
+        replace(ONE, paces_ns=(0, 2_000)),
+        replace(ONE, cost_ppm=2 * PPM),
+        replace(ONE, given_us=6_000),
+    ):
+        assert weigh(worse) > usual
+    assert weigh(ONE, 2_000) > usual
 
 
-@given(candidates, needs, seeds)
-def test_everyone_is_either_ranked_once_or_rejected(
-    some: list[Candidate], need: Need, seed: int
+def test_a_pace_is_taken_for_the_size() -> None:
+    assert weigh(replace(ONE, paces_ns=(9_000, 1_000))) == weigh(ONE)
+    assert weigh(replace(ONE, paces_ns=(1_000, 9_000))) > weigh(ONE)
+
+
+def test_nobody_is_judged_by_what_is_noise_and_nobody_unmeasured_by_guesses() -> None:
+    assert weigh(replace(ONE, paces_ns=(0, 1_300))) == weigh(ONE)
+    assert weigh(replace(ONE, paces_ns=(0, 701))) == weigh(ONE)
+    assert weigh(replace(ONE, paces_ns=(0, 0))) == weigh(ONE)
+    assert steady_pace_ns(1_301, 1_000) == 1_301
+
+
+def test_being_behind_earns_nothing_and_being_ahead_costs_at_most_half() -> None:
+    assert weigh(replace(ONE, given_us=0)) == weigh(ONE)
+    far, farther = replace(ONE, given_us=10**9), replace(ONE, given_us=10**12)
+    assert weigh(far) == weigh(farther)
+    assert weigh(far) - 1 == (weigh(ONE) - 1) * 3 // 2
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 10**6))
+def test_being_ahead_weighs_alike_on_long_and_on_short_prompts(
+    short: int, factor: int, given_us: int
 ) -> None:
-    ranked = rank(some, need, now_ms=1000, seed=seed)
-    rejected = why(some, need, now_ms=1000)
-    assert not set(ranked) & set(rejected)
-    assert sorted([*ranked, *rejected]) == sorted(one.instance for one in some)
+    """Otherwise long prompts gather on some instances and short ones on others."""
+    ahead = replace(ONE, given_us=given_us)
+    long = short * factor
+    assert abs((weigh(ahead, long) - 1) - (weigh(ahead, short) - 1) * factor) <= 2 * factor
 
 
-@given(candidates, needs, seeds, st.randoms(use_true_random=False))
-def test_the_same_seed_ranks_alike_in_whatever_order_candidates_come(
-    some: list[Candidate], need: Need, seed: int, chance: random.Random
+def test_an_answer_weighs_more_than_a_prompt_of_the_same_length() -> None:
+    assert request_work(fresh=0, completion=10) > 10 * request_work(fresh=10, completion=0)
+    assert request_work(fresh=7, completion=0) == 7
+
+
+def test_cost_counts_against_the_field_within_four_times() -> None:
+    assert cost_factor_ppm(100, 100) == PPM
+    assert cost_factor_ppm(50, 100) == PPM // 2
+    assert cost_factor_ppm(0, 100) == COST_FACTOR_MIN_PPM
+    assert cost_factor_ppm(10**9, 100) == COST_FACTOR_MAX_PPM
+    assert cost_factor_ppm(0, 0) == PPM
+
+
+def test_draws_are_even_over_many_seeds() -> None:
+    found = Counter(place for seed in range(4_000) for place in draws(seed, 20, count=4))
+    assert set(found) == set(range(20))
+    assert all(650 < count < 950 for count in found.values())
+
+
+@given(st.integers(0, 2**48 - 1), st.integers(1, 1_000), st.integers(1, 6))
+def test_draws_are_different_places_and_the_same_for_the_same_seed(
+    seed: int, size: int, count: int
 ) -> None:
-    mixed = chance.sample(some, len(some))
-    one = rank(some, need, now_ms=1000, seed=seed)
-    assert one == rank(mixed, need, now_ms=1000, seed=seed)
+    found = draws(seed, size, count=count)
+    assert len(set(found)) == len(found) == min(size, count)
+    assert all(0 <= place < size for place in found)
+    assert list(found) == list(draws(seed, size, count=count))
+
+
+def test_all_places_come_in_a_row_from_a_drawn_start() -> None:
+    for seed in range(30):
+        found = draws(seed, 5, count=5)
+        assert all((after - before) % 5 == 1 for before, after in pairwise(found))
+    assert len({draws(seed, 5, count=5)[0] for seed in range(30)}) == 5
+
+
+def test_one_request_in_so_many_explores() -> None:
+    turns = sum(is_exploring(seed) for seed in range(8_000))
+    assert 0.85 < turns * EXPLORE_ONE_IN / 8_000 < 1.15
+
+
+def decided(
+    *merits: int, choice: str = "a", policy: str = POLICY, seed: int = 1, refused: int = 0
+) -> Decision:
+    fit = [Considered(name, "", value, 0) for name, value in zip("abcdefgh", merits, strict=False)]
+    others = [Considered(f"r-{number}", "no_room", 0, 0) for number in range(refused)]
+    return Decision(policy, seed, 9, (*fit, *others), choice)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        decided(5),
+        decided(5, 5, choice="b"),
+        decided(5, 7, refused=6),
+        decided(7, 5, policy=EXPLORING, seed=next(s for s in range(99) if is_exploring(s))),
+        decided(7, 5, policy=POLICY + "/order"),
+    ],
+)
+def test_a_decision_that_follows_its_policy_holds(decision: Decision) -> None:
+    check_decision(decision)
+
+
+@pytest.mark.parametrize(
+    ("decision", "reason"),
+    [
+        (decided(7, 5), "better instance"),
+        (decided(5, choice="x"), "not fit"),
+        (decided(5, choice="r-0", refused=1), "not fit"),
+        (decided(5, refused=8), "too many"),
+        (decided(5, seed=1 << SEED_BITS), "seed too long"),
+        (decided(5, seed=-1), "seed too long"),
+        (
+            decided(7, 5, policy=EXPLORING, seed=next(s for s in range(99) if not is_exploring(s))),
+            "not time",
+        ),
+    ],
+)
+def test_a_decision_that_does_not_is_refused(decision: Decision, reason: str) -> None:
+    with pytest.raises(BadMessage, match=reason):
+        check_decision(decision)
+
+
+def test_a_decision_has_one_digest_by_both_spellings() -> None:
+    decision = decided(5, 7, refused=3)
+    assert spell_digest("decision", decision) == digest("decision", to_plain(decision))
+    assert from_plain(Decision, to_plain(decision)) == decision

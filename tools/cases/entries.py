@@ -22,11 +22,14 @@ ORDER = Order(
     price=FREE,
     prompt_max=100,
     completion_max=50,
+    images_max=0,
+    audio_ms_max=0,
     charge_max=99,
     issued_ms=1_000,
     deadline_ms=61_000,
     seed=7,
     nonce="n",
+    decision_digest="",
 )
 TEN = Units(prompt=20, cached=5, completion=10, images=0, audio_ms=0)
 

@@ -71,11 +71,14 @@ ORDER = to_plain(
         price=PRICE,
         prompt_max=100,
         completion_max=50,
+        images_max=0,
+        audio_ms_max=0,
         charge_max=15,
         issued_ms=1_000,
         deadline_ms=61_000,
         seed=7,
         nonce="n",
+        decision_digest="",
     )
 )
 

@@ -19,6 +19,8 @@ def run_charge_ceiling(given: Any) -> int:
         from_plain(Price, given["price"]),
         prompt_max=given["prompt_max"],
         completion_max=given["completion_max"],
+        images_max=given.get("images_max", 0),
+        audio_ms_max=given.get("audio_ms_max", 0),
     )
 
 
@@ -62,6 +64,11 @@ FUNCTIONS = {
             "both_kinds": priced({"prompt_max": 1_000, "completion_max": 256}),
             "the_dearer_of_prompt_and_cached": priced(
                 {"prompt_max": 1_000, "completion_max": 0}, cached=60_000
+            ),
+            "with_images_and_audio": priced(
+                {"prompt_max": 1, "completion_max": 0, "images_max": 4, "audio_ms_max": 60_000},
+                images=40_000_000_000_000,
+                audio_ms=100_000_000,
             ),
             "beyond_64_bits": priced(
                 {"prompt_max": 2**31, "completion_max": 2**31}, completion=2**53 - 1

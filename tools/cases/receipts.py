@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.kit.keys import Ed25519Key, verify
-from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, sign, signed_digest
+from penstock.spec.canon import from_plain, to_plain
+from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.receipts import (
     WAIT_US_MAX,
@@ -14,10 +14,13 @@ from penstock.spec.receipts import (
     Receipt,
     Record,
     charge_for,
+    decision_digest,
     judge,
     parse_record,
     record_digest,
 )
+from penstock.spec.routing import Considered, Decision
+from penstock.spec.seals import seal_digest, seal_root, seal_signatures
 from penstock.spec.stream import Checkpoint
 from penstock.spec.units import NO_UNITS, Price, Units
 
@@ -38,11 +41,14 @@ ORDER = Order(
     price=PRICE,
     prompt_max=100,
     completion_max=50,
+    images_max=0,
+    audio_ms_max=0,
     charge_max=15,
     issued_ms=1_000,
     deadline_ms=61_000,
     seed=7,
     nonce="n",
+    decision_digest="",
 )
 RECEIPT = Receipt(
     order_id=ORDER.order_id,
@@ -75,6 +81,18 @@ CHECKPOINT = Checkpoint(
 )
 
 
+DECISION = Decision(
+    policy="v1",
+    seed=7,
+    present=2,
+    considered=(
+        Considered(instance="m-1", reason="", merit=100, cached_ppm=250_000),
+        Considered(instance="m-2", reason="no_room", merit=0, cached_ppm=0),
+    ),
+    choice="m-1",
+)
+
+
 def run_judge(given: Any) -> Any:
     record = parse_record(given["record"])
     found = judge(record, refusal_free_ms=given["refusal_free_ms"], verify=verify)
@@ -85,6 +103,10 @@ def run_judge(given: Any) -> Any:
 
 def run_record_digest(given: Any) -> str:
     return record_digest(parse_record(given))
+
+
+def run_decision_digest(given: Any) -> str:
+    return decision_digest(None if given is None else from_plain(Decision, given))
 
 
 def said(key: Ed25519Key = MINER, **changes: Any) -> Signed:
@@ -106,6 +128,7 @@ def marked(key: Ed25519Key = MINER, **changes: Any) -> Signed:
 def case(receipt: Signed | None, *, checkpoint: Signed | None = None, **seen: Any) -> Any:
     """A record as plain values. `seen` goes to the countersignature, or to the order as `order`."""
     order = replace(ORDER, **seen.pop("order", {}))
+    decision = seen.pop("decision", None)
     countersign = Countersign(
         order_id=ORDER.order_id,
         order_digest=signed_digest(sign("order", order, GATEWAY)),
@@ -123,6 +146,7 @@ def case(receipt: Signed | None, *, checkpoint: Signed | None = None, **seen: An
         receipt=receipt,
         checkpoint=checkpoint,
         countersign=sign("countersign", replace(countersign, **seen), GATEWAY),
+        decision=decision,
     )
     return {"record": to_plain(record), "refusal_free_ms": 100}
 
@@ -131,14 +155,42 @@ def part(given: Any, **parts: Any) -> Any:
     return {**given, "record": {**given["record"], **parts}}
 
 
+def why(decision: Decision | None = None, **seen: Any) -> Any:
+    """A record whose order names DECISION, with this decision in it."""
+    order = replace(ORDER, decision_digest=decision_digest(DECISION))
+    receipt = said(order_digest=signed_digest(sign("order", order, GATEWAY)))
+    names = {"decision_digest": order.decision_digest}
+    return case(receipt, order=names, decision=decision, **seen)
+
+
+def sealed(given: Any) -> Any:
+    """The same record under seals: order and countersignature in one, the receipt in its own."""
+    record = given["record"]
+
+    def under(key: Ed25519Key, *names: str) -> dict[str, Any]:
+        words = [parse_signed(record[name]) for name in names]
+        digests = [bytes.fromhex(signed_digest(word)) for word in words]
+        texts = seal_signatures(digests, key.sign(seal_digest(seal_root(digests), len(digests))))
+        return {
+            name: {**record[name], "signature": text}
+            for name, text in zip(names, texts, strict=True)
+        }
+
+    return part(given, **under(GATEWAY, "order", "countersign"), **under(MINER, "receipt"))
+
+
 CANCELLED, REFUSED = Outcome.CLIENT_CANCELLED, Outcome.REFUSED
 HONEST = case(said())
+BORROWED = sealed(HONEST)["record"]["countersign"]["signature"]
 FOUR_NANO = charge_for(ORDER, FOUR)
 
 ROWS = {
     "complete": HONEST,
     "complete_without_units_is_not_counted": case(said(units=NO_UNITS)),
     "complete_at_the_ceiling": case(said(units=Units(100, 0, 50, 0, 0))),
+    "complete_with_a_decision": why(DECISION),
+    "complete_under_seals": sealed(HONEST),
+    "claimed_without_its_decision": part(why(), countersign=None),
     "cancelled_with_a_matching_receipt": case(
         said(outcome=CANCELLED, units=FOUR), outcome=CANCELLED
     ),
@@ -173,6 +225,12 @@ LIES = {
     "receipt_of_another_order": case(said(order_digest="00" * 32)),
     "receipt_by_another_key": case(said(GATEWAY)),
     "receipt_of_more_units_than_ordered": case(said(units=Units(101, 0, 1, 0, 0))),
+    "decision_left_out": why(),
+    "decision_that_the_order_does_not_name": part(HONEST, decision=to_plain(DECISION)),
+    "another_decision_than_the_order_names": why(replace(DECISION, seed=8)),
+    "seal_of_another_word": part(
+        sealed(HONEST), order={**HONEST["record"]["order"], "signature": BORROWED}
+    ),
     "receipt_of_images": case(said(units=Units(1, 0, 1, 1, 0))),
     "receipt_of_less_than_nothing": case(said(response_bytes=-1), response_bytes=6),
     "receipt_whose_times_run_backwards": case(said(first_ms=0)),
@@ -193,6 +251,7 @@ LIES = {
 }
 
 FUNCTIONS = {
+    "decision_digest": (run_decision_digest, {"one": to_plain(DECISION), "none": None}),
     "judge": (run_judge, {**ROWS, **{f"refuses_{name}": one for name, one in LIES.items()}}),
     "record_digest": (
         run_record_digest,

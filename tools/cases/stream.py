@@ -1,5 +1,6 @@
 """Streams: which counts an order allows, and the most that bytes can hold."""
 
+from dataclasses import replace
 from typing import Any
 
 from penstock.spec.canon import from_plain, to_plain
@@ -20,12 +21,16 @@ ORDER = Order(
     price=FREE,
     prompt_max=100,
     completion_max=50,
+    images_max=0,
+    audio_ms_max=0,
     charge_max=0,
     issued_ms=1_000,
     deadline_ms=61_000,
     seed=7,
     nonce="n",
+    decision_digest="",
 )
+MEDIA = replace(ORDER, images_max=4, audio_ms_max=9_000)
 
 
 def run_check_units(given: Any) -> Any:
@@ -38,8 +43,8 @@ def run_completion_units_max(given: Any) -> int:
     return completion_units_max(events=given["events"], content_bytes=given["content_bytes"])
 
 
-def counted(*counts: int) -> Any:
-    return {"units": to_plain(Units(*counts)), "order": to_plain(ORDER)}
+def counted(*counts: int, order: Order = ORDER) -> Any:
+    return {"units": to_plain(Units(*counts)), "order": to_plain(order)}
 
 
 FUNCTIONS = {
@@ -52,8 +57,11 @@ FUNCTIONS = {
             "completion_above_its_ceiling": counted(1, 0, 51, 0, 0),
             "more_cached_than_prompt": counted(1, 2, 1, 0, 0),
             "negative": counted(-1, -2, 1, 0, 0),
-            "images_have_no_ceiling": counted(1, 0, 1, 1, 0),
-            "audio_has_no_ceiling": counted(1, 0, 1, 0, 1),
+            "images_without_a_ceiling": counted(1, 0, 1, 1, 0),
+            "audio_without_a_ceiling": counted(1, 0, 1, 0, 1),
+            "media_at_their_ceilings": counted(1, 0, 1, 4, 9_000, order=MEDIA),
+            "images_above_their_ceiling": counted(1, 0, 1, 5, 0, order=MEDIA),
+            "audio_above_its_ceiling": counted(1, 0, 1, 0, 9_001, order=MEDIA),
         },
     ),
     "completion_units_max": (

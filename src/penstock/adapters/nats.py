@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 
 from penstock.adapters.nats_link import RETRY_WAIT_MS, NatsLink, NobodyThere, Refused, read_reply
 from penstock.adapters.nats_pull import pull
+from penstock.adapters.nats_streams import ATTEMPT_DEADLINE_MS, NANO, ensure_stream
 from penstock.kit.bus_names import (
     check_group,
     check_message,
@@ -37,16 +38,11 @@ EVENTS_PREFIX = "events."
 BOARD_PREFIX = "$KV.PENSTOCK_BOARD."
 ASK_PREFIX = "ask."
 ANSWER_QUEUE = "answer"
-NANO = 1_000_000_000
 MIB = 1024 * 1024
-DUPLICATE_WINDOW_S = 120
 UNACKED_MAX = 256
-ATTEMPT_DEADLINE_MS = 2_000
 # A removal stays visible this long for those who were away; later ones notice by comparing.
 REMOVED_KEPT_S = 3600
 WATCH_FORGOTTEN_S = 30
-# err_code of JetStream.
-STREAM_MISSING = 10059
 REMOVED_HEADERS = {
     "KV-Operation": "PURGE",
     "Nats-Rollup": "sub",
@@ -324,35 +320,7 @@ class NatsBus:
             "deny_delete": True,
         }
         for own in (events, board):
-            await self._ensure_stream(own)
-
-    async def _ensure_stream(self, own: dict[str, Any]) -> None:
-        """Make the stream unless it is there; how its operator tuned it is then left alone."""
-        name = own["name"]
-        if await self._is_stream(name):
-            return
-        config = {
-            "retention": "limits",
-            "storage": "file",
-            "num_replicas": 1,
-            "duplicate_window": DUPLICATE_WINDOW_S * NANO,
-            **own,
-        }
-        try:
-            await self._link.call(f"STREAM.CREATE.{name}", config, deadline_ms=ATTEMPT_DEADLINE_MS)
-        except Refused:
-            # Another station may have made it meanwhile.
-            if not await self._is_stream(name):
-                raise
-
-    async def _is_stream(self, name: str) -> bool:
-        try:
-            await self._link.call(f"STREAM.INFO.{name}", {}, deadline_ms=ATTEMPT_DEADLINE_MS)
-        except Refused as error:
-            if error.code != STREAM_MISSING:
-                raise
-            return False
-        return True
+            await ensure_stream(self._link, own)
 
 
 def durable_name(group: str, pattern: str) -> str:

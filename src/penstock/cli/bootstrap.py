@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock.adapters.engines.catalogue import model_digest
 from penstock.cli.api import Refused, call
 from penstock.cli.chute_file import read_chute_file
-from penstock.cli.plan import Plan, make_api_key
+from penstock.cli.plan import ECHO_CHUTES, Plan, make_api_key
 from penstock.kit.errors import WireError
 from penstock.spec.accounts import AccountOpening
 from penstock.spec.canon import to_plain
@@ -20,7 +20,7 @@ from penstock.spec.units import NANO_PER_USD
 
 YOUR_CREDIT_NANO = 10 * NANO_PER_USD
 VALIDATOR_CREDIT_NANO = 5 * NANO_PER_USD
-BUILTIN_CHUTES = ("tiny-chat", "minilm")
+BUILTIN_CHUTES = ("tiny-chat", "minilm", *(f"echo/{modality}" for modality in ECHO_CHUTES))
 
 
 async def open_accounts(plan: Plan) -> str:

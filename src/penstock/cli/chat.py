@@ -117,7 +117,7 @@ def facts(stream: AnswerStream, seconds: float) -> dict[str, object]:
         "completion_units": completion,
         "charge_nano": countersign.charge_nano if countersign else 0,
         "tokens_per_s": round(completion / seconds, 1) if seconds > 0 else 0,
-        "signed": receipt is not None and countersign is not None,
+        "signed": receipt is not None and stream.signed.is_signed,
     }
 
 

@@ -13,6 +13,7 @@ from penstock.kit.engine import EngineFailed
 COMMANDS = {
     "up": ("penstock.cli.up", "up", "Start the whole market on this machine."),
     "down": ("penstock.cli.down", "down", "Stop the market."),
+    "restart": ("penstock.cli.restart", "restart", "Renew the gateway without a pause."),
     "status": ("penstock.cli.status", "status", "Is it up, and what is in it."),
     "logs": ("penstock.cli.logs", "logs", "What the stations wrote."),
     "chat": ("penstock.cli.chat", "chat", "Talk to a model; see cost and receipt."),

@@ -22,11 +22,19 @@ HOST = "127.0.0.1"
 STAKE = 1_000
 MINERS_MAX = 64
 VALIDATORS_MAX = 64
+GATEWAY_WORKERS_MAX = 64
 API_KEY_PREFIX = "sk-penstock-"
 API_KEY_BYTES = 24
 SECRET_BYTES = 32
-# The first two miners chat and the third embeds; further ones take what the market wants.
-MINER_CHUTES = (("tiny-chat",), ("tiny-chat",), ("minilm",))
+ECHO_CHUTES = ("rerank", "images", "speech", "transcription", "moderation")
+"""What no model that ships with Penstock does: the development engine does it, at no cost to speak of."""
+# The first two miners chat and the third does all else; further ones take what the market wants.
+MINER_CHUTES = (
+    ("tiny-chat",),
+    ("tiny-chat",),
+    ("minilm", *(f"echo/{modality}" for modality in ECHO_CHUTES)),
+)
+INSTANCES_MAX = 8
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "NO_COLOR")
 
 
@@ -39,6 +47,7 @@ class Wish:
     validators: int
     database_url: str
     nats_url: str
+    gateway_workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,15 @@ class Plan:
     @property
     def validators(self) -> list[str]:
         return [f"validator-{number}" for number in range(1, self.wish.validators + 1)]
+
+    @property
+    def gateways(self) -> list[str]:
+        """Names of the gateway's workers, one to spare for renewals, and of those that a former `up` had:
+        what they signed before still counts.
+        """
+        wanted = {gateway_name(number) for number in range(1, self.wish.gateway_workers + 2)}
+        present = {path.stem for path in self.home.keys.glob("gateway-*.json")}
+        return sorted(wanted | {name for name in present if name[8:].isdigit()}, key=_number)
 
     @property
     def stations(self) -> list[str]:
@@ -87,6 +105,15 @@ def make_plan(home: Home, wish: Wish) -> Plan:
     )
 
 
+def gateway_name(number: int) -> str:
+    """As a gateway names its workers and their key files (see its settings)."""
+    return "gateway" if number == 1 else f"gateway-{number}"
+
+
+def _number(name: str) -> int:
+    return int(name.partition("-")[2] or 1)
+
+
 def make_api_key(home: Home, name: str) -> str:
     """The API key of an account of this home, made on first use. Raises FileExposed."""
     path = home.api_key_file if name == "you" else home.keys / f"{name}-api-key"
@@ -104,7 +131,7 @@ def write_charter(plan: Plan) -> Path:
         operator=plan.operator.identity,
         ledger=ledger.identity,
         market=plan.key("market").identity,
-        gateways=(plan.key("gateway").identity,),
+        gateways=tuple(plan.key(name).identity for name in plan.gateways),
         seats=tuple(Seat(plan.key(name).identity, STAKE) for name in plan.validators),
     )
     path = plan.home.config / "charter.json"
@@ -146,6 +173,7 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
             "market_url": plan.url("market"),
             "tag_secret_file": str(secret),
             "operator": plan.operator.identity,
+            "workers": plan.wish.gateway_workers,
             **bus,
         },
     }
@@ -210,6 +238,7 @@ def _miner(plan: Plan, name: str, chutes: tuple[str, ...]) -> dict[str, Any]:
         "market_url": plan.url("market"),
         "home": str(plan.home.path / "miners" / name),
         "chutes": list(chutes),
+        "instances_max": INSTANCES_MAX,
         "auto": True,
         "operator": plan.operator.identity,
     }

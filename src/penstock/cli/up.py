@@ -19,7 +19,13 @@ from penstock.cli.home import Home, read_json, write_json
 from penstock.cli.market import Market, Told
 from penstock.cli.options import home_option
 from penstock.cli.output import console, error_console
-from penstock.cli.plan import MINERS_MAX, VALIDATORS_MAX, Wish, make_plan
+from penstock.cli.plan import (
+    GATEWAY_WORKERS_MAX,
+    MINERS_MAX,
+    VALIDATORS_MAX,
+    Wish,
+    make_plan,
+)
 from penstock.cli.world import pause
 from penstock.kit import log
 
@@ -45,6 +51,13 @@ CHECK_EVERY_S = 0.1
     show_default=True,
     type=click.IntRange(0, VALIDATORS_MAX),
     help="How many.",
+)
+@click.option(
+    "--gateway-workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, GATEWAY_WORKERS_MAX),
+    help="Processes that share the gateway's port.",
 )
 @click.option("--database-url", default="", help="Your PostgreSQL instead of the embedded one.")
 @click.option(
@@ -99,7 +112,7 @@ Penstock is up.
 
   gateway   {url}/v1
   API key   {api_key}
-  models    tiny-chat (chat), minilm (embeddings)
+  models    tiny-chat (chat), minilm (embeddings), echo/... (all else, for development)
   home      {home.path}
 
 Ask it something:

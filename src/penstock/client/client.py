@@ -2,19 +2,22 @@
 
 `AsyncClient` is the client; `Client` is the same without `await`, for scripts and notebooks. Any
 OpenAI client works against a gateway just as well; these two also check every answer's digest,
-checkpoints, receipt and countersignature, and raise BadAnswer when something does not hold.
+checkpoints, receipt and countersignature, fetch the record where those were signed in a batch, and
+raise BadAnswer when something does not hold.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
+from penstock.client.bodies import Messages, api_error, chat_messages, piece, refusal
 from penstock.client.errors import (
     ApiError,
     BadAnswer,
@@ -24,54 +27,20 @@ from penstock.client.errors import (
     Unreachable,
 )
 from penstock.client.proof import LogName, Proof, check_document
+from penstock.client.records import Asked, Sent, check_record
+from penstock.client.transport import Incoming, Transport, sockets
 from penstock.kit.errors import WireError
 from penstock.kit.keys import verify as verify_signature
 from penstock.kit.keys import verify_raw
 from penstock.spec.keys import Verify
 from penstock.spec.params import NETWORKS
 
+CHAT_PATH = "/v1/chat/completions"
 HEAD_DEADLINE_MS = 120_000
 IDLE_DEADLINE_MS = 60_000
 BODY_BYTES_MAX = 64 << 20
-TOLD_CHARS_MAX = 200
 
 T = TypeVar("T")
-Messages = str | Sequence[dict[str, Any]]
-
-
-class Incoming(Protocol):
-    """A reply whose body is read as it comes."""
-
-    status: int
-
-    def header(self, name: str) -> str: ...
-
-    def chunks(self, *, idle_deadline_ms: int) -> AsyncIterator[bytes]: ...
-
-    async def read(self, *, bytes_max: int, idle_deadline_ms: int) -> bytes: ...
-
-
-class Transport(Protocol):
-    """How requests travel: kit.wire's HttpClient, or the fake of `penstock.client.testing`."""
-
-    def open_stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Sequence[tuple[str, str]],
-        body: bytes,
-        head_deadline_ms: int,
-    ) -> AbstractAsyncContextManager[Incoming]: ...
-
-    async def close(self) -> None: ...
-
-
-def _sockets() -> Transport:
-    from penstock.kit.wire.client import HttpClient
-    from penstock.kit.wire.sockets import Sockets
-
-    return HttpClient(Sockets())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +66,10 @@ class Answer:
         return 0 if self.signed.receipt is None else self.signed.receipt.units.completion
 
 
+Settle = Callable[[Signatures, str], Awaitable[Signatures]]
+"""What was told under an answer and its bytes' digest -> what is signed under it."""
+
+
 @dataclass
 class AnswerStream:
     """Iterate it for the pieces of text; afterwards `signed` tells who signed what."""
@@ -104,6 +77,7 @@ class AnswerStream:
     incoming: Incoming
     check: StreamCheck
     order_id: str
+    settle: Settle
     signed: Signatures = field(default_factory=lambda: Signatures(None, None))
     text: str = ""
     url: str = ""
@@ -116,12 +90,12 @@ class AnswerStream:
         async for chunk in self._chunks():
             for event in self.check.feed(chunk):
                 if isinstance(event, dict) and "error" in event:
-                    raise _api_error(self.incoming.status, event)
-                piece = _piece(event)
-                self.text += piece
-                if piece:
-                    yield piece
-        self.signed = self.check.finish()
+                    raise api_error(self.incoming.status, event)
+                text = piece(event)
+                self.text += text
+                if text:
+                    yield text
+        self.signed = await self.settle(self.check.finish(), self.check.digest)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         try:
@@ -137,8 +111,9 @@ class AsyncClient:
 
     base_url: str
     api_key: str = field(repr=False)
-    transport: Transport = field(default_factory=_sockets)
+    transport: Transport = field(default_factory=sockets)
     verify: Verify = verify_signature
+    sent: Sent = field(default_factory=Sent, repr=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,8 +128,8 @@ class AsyncClient:
 
     async def chat(self, model: str, messages: Messages, **options: Any) -> Answer:
         """One answer, whole. `options` are OpenAI's request fields. Raises ClientError."""
-        body = {"model": model, "messages": _messages(messages), **options}
-        return await self._whole("/v1/chat/completions", body)
+        body = {"model": model, "messages": chat_messages(messages), **options}
+        return await self._whole(CHAT_PATH, body)
 
     async def embed(self, model: str, texts: Sequence[str], **options: Any) -> Answer:
         """Embeddings: `answer.body["data"][i]["embedding"]`. Raises ClientError."""
@@ -164,7 +139,7 @@ class AsyncClient:
 
     def stream_chat(self, model: str, messages: Messages, **options: Any) -> "_Streaming":
         """`async with client.stream_chat(...) as stream: async for piece in stream: ...`"""
-        body = {"model": model, "messages": _messages(messages), "stream": True, **options}
+        body = {"model": model, "messages": chat_messages(messages), "stream": True, **options}
         return _Streaming(self, msgspec.json.encode(body))
 
     async def models(self) -> list[dict[str, Any]]:
@@ -185,7 +160,10 @@ class AsyncClient:
     async def prove(
         self, order_id: str, *, log: LogName | None = None, network: str = "local"
     ) -> Proof:
-        """Fetch the receipt of an order and check it whole. Raises ClientError."""
+        """Fetch the receipt of an order and check it whole. Raises ClientError.
+
+        What this client itself sent for the order lately is compared with the order's request.
+        """
         proof = check_document(
             await self.receipt(order_id),
             params=NETWORKS[network],
@@ -195,7 +173,29 @@ class AsyncClient:
         )
         if proof.judgement.order.order_id != order_id:
             raise BadAnswer("the receipt of another order")
+        self.sent.check(proof.judgement.order)
         return proof
+
+    async def settle(
+        self, told: Signatures, *, order_id: str, asked: Asked, digest: str
+    ) -> Signatures:
+        """The signatures under an answer: those that came with it, or those of its record.
+
+        Without a record in time the answer stays as it was told, and is not called signed. Raises
+        BadAnswer when the record says anything else.
+        """
+        if not order_id:
+            return told
+        self.sent.add(order_id, asked)
+        if told.is_signed:
+            return told
+        try:
+            document = await self.receipt(order_id)
+        except (ApiError, Unreachable):
+            return told
+        return check_record(
+            document, told, order_id=order_id, asked=asked, digest=digest, verify=self.verify
+        )
 
     def _open(self, method: str, path: str, body: bytes) -> AbstractAsyncContextManager[Incoming]:
         return self.transport.open_stream(
@@ -218,7 +218,7 @@ class AsyncClient:
         except (WireError, ValueError) as error:  # ValueError: the URL or the key cannot be sent
             raise Unreachable(self.base_url, str(error)) from error
         if incoming.status >= 400:
-            raise _refusal(incoming.status, data)
+            raise refusal(incoming.status, data)
         return incoming, data
 
     async def _object(self, path: str) -> dict[str, Any]:
@@ -228,8 +228,9 @@ class AsyncClient:
         return value
 
     async def _whole(self, path: str, body: dict[str, Any]) -> Answer:
-        incoming, data = await self._read("POST", path, msgspec.json.encode(body))
-        signed = check_whole(
+        request = msgspec.json.encode(body)
+        incoming, data = await self._read("POST", path, request)
+        told = check_whole(
             data,
             receipt=incoming.header("x-penstock-receipt"),
             countersign=incoming.header("x-penstock-countersign"),
@@ -238,7 +239,12 @@ class AsyncClient:
         value = decode(data)
         if not isinstance(value, dict):
             raise BadAnswer("not a JSON object")
-        return Answer(_piece(value), value, incoming.header("x-penstock-order"), signed)
+        order_id = incoming.header("x-penstock-order")
+        digest = hashlib.sha256(data).hexdigest()
+        signed = await self.settle(
+            told, order_id=order_id, asked=Asked.of(path, request), digest=digest
+        )
+        return Answer(piece(value), value, order_id, signed)
 
 
 class _Streaming:
@@ -246,7 +252,8 @@ class _Streaming:
 
     def __init__(self, client: AsyncClient, body: bytes) -> None:
         self._client = client
-        self._opened = client._open("POST", "/v1/chat/completions", body)  # noqa: SLF001 - same file
+        self._asked = Asked.of(CHAT_PATH, body)
+        self._opened = client._open("POST", CHAT_PATH, body)  # noqa: SLF001 - same file
 
     async def __aenter__(self) -> AnswerStream:
         try:
@@ -257,7 +264,13 @@ class _Streaming:
             raise await self._refused(incoming)
         check = StreamCheck(self._client.verify)
         order_id = incoming.header("x-penstock-order")
-        return AnswerStream(incoming, check, order_id, url=self._client.base_url)
+
+        async def settle(told: Signatures, digest: str) -> Signatures:
+            return await self._client.settle(
+                told, order_id=order_id, asked=self._asked, digest=digest
+            )
+
+        return AnswerStream(incoming, check, order_id, settle, url=self._client.base_url)
 
     async def _refused(self, incoming: Incoming) -> ClientError:
         try:
@@ -266,7 +279,7 @@ class _Streaming:
             return Unreachable(self._client.base_url, str(error))
         finally:
             await self._opened.__aexit__(None, None, None)
-        return _refusal(incoming.status, data)
+        return refusal(incoming.status, data)
 
     async def __aexit__(
         self,
@@ -359,35 +372,3 @@ def _is_inside_loop() -> bool:
 
 async def _next(pieces: AsyncIterator[str]) -> str:
     return await anext(pieces)
-
-
-def _messages(messages: Messages) -> list[dict[str, Any]]:
-    if isinstance(messages, str):
-        return [{"role": "user", "content": messages}]
-    return list(messages)
-
-
-def _piece(event: Any) -> str:
-    """The text of a chat answer or of one event of it; "" where there is none."""
-    choices = event.get("choices") if isinstance(event, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(first, dict):
-        return ""
-    said = first.get("delta") or first.get("message")
-    content = said.get("content") if isinstance(said, dict) else None
-    return content if isinstance(content, str) else ""
-
-
-def _api_error(status: int, body: Any) -> ApiError:
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return ApiError(status, "", str(body)[:TOLD_CHARS_MAX])
-    return ApiError(status, str(error.get("code", "")), str(error.get("message", body)))
-
-
-def _refusal(status: int, data: bytes) -> ApiError:
-    """What an error status says; a proxy's page is no JSON, and the status still counts."""
-    try:
-        return _api_error(status, decode(data))
-    except BadAnswer:
-        return ApiError(status, "", data[:TOLD_CHARS_MAX].decode(errors="replace"))

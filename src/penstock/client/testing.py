@@ -12,18 +12,20 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from penstock.kit.handshake import receipt_mac, vouch
 from penstock.kit.keys import Ed25519Key
 from penstock.kit.sse import comment
-from penstock.spec.canon import encode, to_plain
+from penstock.spec.canon import canonical, encode, to_plain
 from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.pricing import charge_ceiling
 from penstock.spec.receipts import Countersign, Outcome, Receipt, Record, charge_for
+from penstock.spec.seals import seal_digest, seal_root, seal_signatures
 from penstock.spec.stream import COUNTERSIGN_COMMENT, RECEIPT_COMMENT
 from penstock.spec.units import Price, Units
 
@@ -32,7 +34,10 @@ PRICE = Price(
 )
 PROMPT_MAX = 1 << 20
 COMPLETION_MAX = 4096
+RECEIPTS_PATH = "/v1/receipts/"
 RECEIPTS_MAX = 10_000
+SESSION_KEY = bytes(32)
+"""Nobody checks a fake MAC: only a gateway could."""
 DIMENSIONS = 8
 
 
@@ -66,10 +71,14 @@ class FakeMarket:
 
     answers: Mapping[str, str]
     tamper: bool = False
+    seals: bool = True
+    """As real stations do it: the words under a stream come without signatures, whole answers
+    without words, and the record has its signatures in batches. Otherwise each word is signed.
+    """
     gateway: Ed25519Key = field(default_factory=lambda: Ed25519Key(b"\1" * 32))
     miner: Ed25519Key = field(default_factory=lambda: Ed25519Key(b"\2" * 32))
     requests: list[tuple[str, str, Any]] = field(default_factory=list)
-    """(method, path, decoded body) of everything that was asked."""
+    """(method, path, decoded body) of everything that was asked, but for receipts."""
     receipts: dict[str, Record] = field(default_factory=dict)
 
     async def close(self) -> None:
@@ -89,13 +98,14 @@ class FakeMarket:
         assert any(name == "authorization" for name, _ in headers), "the client signs in"
         path = "/" + url.split("//", 1)[1].split("/", 1)[1]
         asked = msgspec.json.decode(body) if body else None
-        self.requests.append((method, path, asked))
+        if not path.startswith(RECEIPTS_PATH):
+            self.requests.append((method, path, asked))
         yield self._answer(path, asked, body)
 
     def _answer(self, path: str, asked: Any, body: bytes) -> FakeReply:
         if path == "/v1/models":
             return _json(200, {"object": "list", "data": [{"id": name} for name in self.answers]})
-        if path.startswith("/v1/receipts/"):
+        if path.startswith(RECEIPTS_PATH):
             return self._receipt(path.rsplit("/", 1)[1])
         model = str(asked.get("model")) if isinstance(asked, dict) else ""
         if model not in self.answers:
@@ -115,11 +125,10 @@ class FakeMarket:
     def _whole(self, path: str, request: bytes, value: dict[str, Any]) -> FakeReply:
         body = msgspec.json.encode(value)
         record = self._sign(path, request, body, stream=False)
-        headers = {
-            "x-penstock-order": record.order.body["order_id"],
-            "x-penstock-receipt": _header(record.receipt),
-            "x-penstock-countersign": _header(record.countersign),
-        }
+        headers = {"x-penstock-order": record.order.body["order_id"]}
+        if not self.seals:
+            headers["x-penstock-receipt"] = _header(record.receipt)
+            headers["x-penstock-countersign"] = _header(record.countersign)
         return FakeReply(200, self._maybe_tampered(body), headers)
 
     def _stream(self, path: str, request: bytes, model: str) -> FakeReply:
@@ -133,10 +142,19 @@ class FakeMarket:
         record = self._sign(path, request, body, stream=True)
         assert record.receipt is not None, "_sign always makes one"
         assert record.countersign is not None, "_sign always makes one"
-        tail = comment(RECEIPT_COMMENT, encode(record.receipt))
-        tail += comment(COUNTERSIGN_COMMENT, encode(record.countersign))
+        tail = comment(RECEIPT_COMMENT, self._told(record.receipt, is_vouched=True))
+        tail += comment(COUNTERSIGN_COMMENT, self._told(record.countersign))
         headers = {"x-penstock-order": record.order.body["order_id"]}
         return FakeReply(200, self._maybe_tampered(body) + tail, headers)
+
+    def _told(self, signed: Signed, *, is_vouched: bool = False) -> bytes:
+        """The word as a stream tells it."""
+        if not self.seals:
+            return encode(signed)
+        covered = bytes.fromhex(signed_digest(signed))
+        if is_vouched:
+            return vouch(canonical(signed.body), receipt_mac(SESSION_KEY, covered))
+        return canonical({"body": signed.body})
 
     def _maybe_tampered(self, body: bytes) -> bytes:
         return body.replace(b'"content":"', b'"content":"!', 1) if self.tamper else body
@@ -178,7 +196,11 @@ class FakeMarket:
             self.miner,
         )
         seen = _countersign(order, signed_order, receipt, body_bytes=len(body))
-        record = Record(signed_order, receipt, None, sign("countersign", seen, self.gateway))
+        countersign = sign("countersign", seen, self.gateway)
+        if self.seals:
+            signed_order, countersign = _sealed(self.gateway, signed_order, countersign)
+            (receipt,) = _sealed(self.miner, receipt)
+        record = Record(signed_order, receipt, None, countersign)
         assert len(self.receipts) < RECEIPTS_MAX, "a fake market is for short tests"
         self.receipts[order.order_id] = record
         return record
@@ -197,12 +219,26 @@ class FakeMarket:
             price=PRICE,
             prompt_max=PROMPT_MAX,
             completion_max=COMPLETION_MAX,
+            images_max=0,
+            audio_ms_max=0,
             charge_max=charge_ceiling(PRICE, prompt_max=PROMPT_MAX, completion_max=COMPLETION_MAX),
             issued_ms=0,
             deadline_ms=1_000,
             seed=0,
             nonce="fake",
+            decision_digest="",
         )
+
+
+def _sealed(key: Ed25519Key, *words: Signed) -> tuple[Signed, ...]:
+    """The same words under one signature for all of them."""
+    digests = [bytes.fromhex(signed_digest(word)) for word in words]
+    root_signature = key.sign(seal_digest(seal_root(digests), len(digests)))
+    signatures = seal_signatures(digests, root_signature)
+    return tuple(
+        replace(word, signature=signature)
+        for word, signature in zip(words, signatures, strict=True)
+    )
 
 
 def _countersign(order: Order, signed: Signed, receipt: Signed, *, body_bytes: int) -> Countersign:

@@ -1,15 +1,20 @@
 """The gateway as a process: `python -m penstock.gateway.app --config FILE`.
 
 Reads its configuration, waits for the market, listens, and on SIGTERM stops accepting, finishes its
-streams, gives its leases back and delivers its records.
+streams, gives its leases back and delivers its records. With `workers` set it only keeps the processes
+that do so (keeper.py), each of which is this same command with `--worker`.
 """
 
 import argparse
 import asyncio
+import gc
 import os
+import random
 import signal
+import ssl
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -17,37 +22,71 @@ import uvloop
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.nats import NatsBus
+from penstock.adapters.nats_store import NatsStore
 from penstock.adapters.secret_file import load_or_create_secret
+from penstock.adapters.worker_process import WorkerProcess, tell_ready
 from penstock.gateway.charter import Facts, read_facts
-from penstock.gateway.config import GatewayConfig, read_config
-from penstock.gateway.errors import StartRefused
-from penstock.gateway.routes import build_routes
+from penstock.gateway.config import GatewayConfig, as_worker, read_config
+from penstock.gateway.errors import StartRefused, WorkerLost
+from penstock.gateway.files_pages import FORM_BYTES_MAX
+from penstock.gateway.keeper import keep
+from penstock.gateway.meters import ABOUT, show_build
+from penstock.gateway.posts import ALONE, Post, know_market, show_inside
+from penstock.gateway.routes import build_site
 from penstock.gateway.service import Gateway
+from penstock.gateway.workers import Launch
 from penstock.kit.clock import SystemClock
 from penstock.kit.errors import PortTaken, WireError
 from penstock.kit.keys import Ed25519Key, verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Bus, BusDown, Entropy
+from penstock.kit.ports import Bus, BusDown, Entropy, Stores
+from penstock.kit.release import release
 from penstock.kit.tasks import Backoff, Scope
+from penstock.kit.telemetry import SpanSink, Tracer
 from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.kit.wire.given import GivenSocket, bind_port
 from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
+from penstock.kit.wire.tls import Certificate, CertificateUnusable
+
+if TYPE_CHECKING:
+    from penstock.adapters.otel import OtelSink
 
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
-STOPPERS = (StartRefused, BusDown, PortTaken, FileExposed, KeyFileInvalid, OSError)
+STOPPERS = (
+    StartRefused,
+    WorkerLost,
+    BusDown,
+    PortTaken,
+    CertificateUnusable,
+    FileExposed,
+    KeyFileInvalid,
+    OSError,
+)
 """What a person has to act on. Anything else is a bug and ends with its traceback."""
 SECRET_BYTES = 32
 MARKET_DEADLINE_MS = 2_000
 MARKET_RETRY = Backoff(delay_ms_min=200, delay_ms_max=2_000)
 IDLE_PER_MINER_MAX = 256
+COLLECT_AT = (50_000, 20, 50)
+"""Objects that are born before the collector looks at the youngest, and so on."""
 
 _log = events("gateway")
 
 
-def build(config: GatewayConfig, *, facts: Facts, key: Ed25519Key, bus: Bus) -> Gateway:
+def build(
+    config: GatewayConfig,
+    *,
+    facts: Facts,
+    key: Ed25519Key,
+    bus: Bus,
+    store: Stores | None = None,
+) -> Gateway:
     """A gateway on this machine's clock, sockets and chance."""
+    metrics = Metrics(about=ABOUT, labels={"worker": config.name} if config.workers else None)
+    show_build(metrics, release())
     secret = load_or_create_secret(Path(config.tag_secret_file), ENTROPY(SECRET_BYTES))
     limits = ClientLimits(
         idle_max=IDLE_PER_MINER_MAX, body_bytes_max=config.bounds.response_bytes_max
@@ -64,9 +103,15 @@ def build(config: GatewayConfig, *, facts: Facts, key: Ed25519Key, bus: Bus) -> 
         tag_secret=secret,
         ledger_url=facts.ledger_url,
         key_limits=config.key_limits,
+        payer_limits=config.payer_limits,
+        address_limits=config.address_limits,
         deadlines=config.deadlines,
         bounds=config.bounds,
-        metrics=Metrics(),
+        aliases=config.aliases,
+        metrics=metrics,
+        store=store,
+        store_bounds=config.store,
+        batch_bounds=config.batches,
     )
 
 
@@ -101,47 +146,164 @@ async def find_market(config: GatewayConfig, key: Ed25519Key) -> Facts:
         await client.close()
 
 
-async def serve(config: GatewayConfig) -> None:
-    """Run until SIGTERM or SIGINT. Raises StartRefused, BusDown, PortTaken and the files' errors."""
+async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the certificate again. Raises what STOPPERS names."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
+    tls = _listen_for_renewals(config)
+    sink = await asyncio.to_thread(open_sink, config)  # an import of a hundred modules
     key = load_or_create_key(Path(config.key_file), ENTROPY)
+    facts = await _facts_unless(stopped, config, key)
+    if facts is None:
+        return
+    _warn_of_skew(facts)
+    async with (
+        NatsBus(config.nats_url, name=config.name) as bus,
+        NatsStore(config.nats_url, entropy=ENTROPY, name=f"{config.name}-store") as store,
+    ):
+        gateway = build(config, facts=facts, key=key, bus=bus, store=store)
+        gateway.tracer = None if sink is None else _tracer(config, sink)
+        server = _server(config, gateway, post)
+        async with Scope() as scope:
+            gateway.start(scope)
+            if post.is_warm:
+                await know_market(gateway)
+            inside = await show_inside(gateway, post)
+            port = await server.start(config.host, config.port, tls=tls)
+            _spare_collections()
+            _log.info("gateway.ready", host=config.host, port=port, identity=gateway.sign.identity)
+            if inside is not None:
+                tell_ready(inside.port)
+            await stopped.wait()
+            _log.info("gateway.draining", running=gateway.admission.running)
+            gateway.halt()
+            await server.close(config.deadlines.drain_ms)
+            await gateway.stop()
+            if inside is not None:
+                await inside.close(0)
+            scope.cancel()
+        await gateway.http.close()
+    if sink is not None:
+        await sink.close()
+    _log.info("gateway.stopped")
+
+
+async def _facts_unless(
+    stopped: asyncio.Event, config: GatewayConfig, key: Ed25519Key
+) -> Facts | None:
+    """What the market says; None when we are told to stop before."""
     async with Scope() as starting:
         finding = starting.start("market", find_market(config, key))
         waiting = starting.start("stop", stopped.wait())
         await asyncio.wait({finding, waiting}, return_when=asyncio.FIRST_COMPLETED)
         starting.cancel()
-    if finding.cancelled():
-        return
-    facts = finding.result()
-    _warn_of_skew(facts)
-    async with NatsBus(config.nats_url, name=config.name) as bus:
-        gateway = build(config, facts=facts, key=key, bus=bus)
-        await _serve_until(stopped, config, gateway)
+    return None if finding.cancelled() else finding.result()
 
 
-async def _serve_until(stopped: asyncio.Event, config: GatewayConfig, gateway: Gateway) -> None:
-    intake = IntakeLimits(body_bytes_max=config.bounds.body_bytes_max)
-    server = Server(
-        Sockets(),
-        build_routes(gateway),
-        entropy=ENTROPY,
-        limits=ServerLimits(intake=intake),
-        metrics=gateway.metrics,
+async def serve_by_workers(config: GatewayConfig, path: Path) -> None:
+    """Hold the port and keep the processes that serve it. Raises what STOPPERS names."""
+    sockets = bind_port(config.host, config.port, count=config.workers)
+
+    def launch_from(keeper_port: int) -> Launch:
+        async def launch(number: int, index: int, is_warm: bool) -> WorkerProcess:  # noqa: FBT001 -- a Launch
+            fd = sockets[index].fileno()
+            words = ["--config", str(path), "--worker", str(number), "--fd", str(fd)]
+            words += ["--keeper", str(keeper_port), *(["--warm"] if is_warm else [])]
+            argv = (sys.executable, "-m", "penstock.gateway.app", *words)
+            return await WorkerProcess.start(argv, fd=fd)
+
+        return launch
+
+    try:
+        await keep(config, launch=launch_from, entropy=ENTROPY)
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def open_sink(config: GatewayConfig) -> "OtelSink | None":
+    """Where spans go, if anywhere. Raises StartRefused without the extra that sends them."""
+    telemetry = config.telemetry
+    if not telemetry.endpoint:
+        return None
+    try:
+        from penstock.adapters.otel import Source, otlp_sink
+    except ImportError as error:
+        raise StartRefused(
+            reason=f"`telemetry` is set and {error.name} is not installed",
+            remedy="Install penstock[otel], or leave `telemetry` out.",
+        ) from error
+    return otlp_sink(
+        telemetry.endpoint,
+        Source(telemetry.service_name, config.name, release().version),
+        queue_max=telemetry.queue_max,
+        export_ms=telemetry.export_ms,
     )
-    async with Scope() as scope:
-        gateway.start(scope)
-        port = await server.start(config.host, config.port)
-        _log.info("gateway.ready", host=config.host, port=port, identity=gateway.sign.identity)
-        await stopped.wait()
-        _log.info("gateway.draining", running=gateway.admission.running)
-        await server.close(config.deadlines.drain_ms)
-        await gateway.stop()
-        scope.cancel()
-    await gateway.http.close()
-    _log.info("gateway.stopped")
+
+
+def _tracer(config: GatewayConfig, sink: SpanSink) -> Tracer:
+    chance = random.Random(ENTROPY(SECRET_BYTES))  # noqa: S311 -- ids of spans, not secrets
+    return Tracer(sink, chance, sample_ppm=config.telemetry.sample_ppm)
+
+
+def _server(config: GatewayConfig, gateway: Gateway, post: Post) -> Server:
+    bounds, deadlines = config.bounds, config.deadlines
+    intake = IntakeLimits(
+        head_bytes_max=bounds.head_bytes_max,
+        body_bytes_max=bounds.body_bytes_max,
+        upload_bytes_max=config.store.file_bytes_max + FORM_BYTES_MAX,
+    )
+    limits = ServerLimits(
+        intake=intake,
+        connections_max=bounds.connections_max,
+        bodies_bytes_max=bounds.bodies_bytes_max,
+        head_deadline_ms=deadlines.client_head_ms,
+        body_deadline_ms=deadlines.client_body_ms,
+        idle_deadline_ms=deadlines.client_idle_ms,
+        stall_deadline_ms=deadlines.reader_ms,
+        drain_idle_ms=deadlines.drain_idle_ms,
+    )
+    return Server(
+        GivenSocket(post.fd) if post.number else Sockets(),
+        build_site(gateway),
+        entropy=ENTROPY,
+        limits=limits,
+        metrics=gateway.metrics,
+        hot=gateway.hot_paths(),
+    )
+
+
+def _listen_for_renewals(config: GatewayConfig) -> ssl.SSLContext | None:
+    """The certificate to serve with, if there is one; SIGHUP reads it again. CertificateUnusable."""
+    certificate = None
+    context = None
+    if config.tls_certificate_file:
+        certificate = Certificate(Path(config.tls_certificate_file), Path(config.tls_key_file))
+        context = certificate.context()
+
+    def renew() -> None:
+        if certificate is None or context is None:
+            return
+        try:
+            certificate.renew(context)
+        except CertificateUnusable as error:
+            _log.error("certificate.kept", reason=str(error))
+        else:
+            _log.info("certificate.renewed")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, renew)
+    return context
+
+
+def _spare_collections() -> None:
+    """What is here at the start stays for good, and requests leave no cycles behind: looking for some
+    among everything every 700 objects would cost as much as a tenth of the work.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AT)
 
 
 def _warn_of_skew(facts: Facts) -> None:
@@ -154,16 +316,24 @@ def main(arguments: list[str]) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="penstock-gateway", description=__doc__)
     parser.add_argument("--config", required=True, type=Path, help="the configuration, JSON")
-    path: Path = parser.parse_args(arguments).config
+    for option in ("--worker", "--fd", "--keeper"):
+        parser.add_argument(option, type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    path: Path = given.config
     try:
         config = read_config(path)
     except (OSError, msgspec.DecodeError) as error:
         sys.stderr.write(f"The configuration {path} cannot be used: {error}. Correct it.\n")
         return 2
-    configure(as_json=config.log_json)
+    post = Post(given.worker, given.fd, given.keeper, given.warm)
+    if post.number:
+        config = as_worker(config, post.number)
+    configure(as_json=config.log_json, worker=config.name if post.number else "")
+    is_keeper = config.workers > 0 and not post.number
     status = 0
     try:
-        uvloop.run(serve(config))
+        uvloop.run(serve_by_workers(config, path) if is_keeper else serve(config, post))
     except* STOPPERS as group:
         status = 1
         for reason in _leaves(group):

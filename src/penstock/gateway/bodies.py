@@ -1,53 +1,77 @@
 """What the gateway must know of a request's body: read once, in part; the bytes go on untouched.
 
-Only the fields that decide money, routing or framing are read. Everything else is between the
-client and the engine, whose 4xx is passed back.
+Only the fields that decide money, routing or framing are read, and those whose wrong values make
+engines fail in unclear ways. Everything else is between the client and the engine, whose 4xx is
+passed back. Chat, completions and embeddings are here; the other kinds in bodies_text.py and
+bodies_media.py.
 """
 
-import re
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
 
-from penstock.gateway.errors import BadJson, BadRequest
-from penstock.spec.messages import Modality
+from penstock.gateway.bodies_media import read_form, read_images, read_speech
+from penstock.gateway.bodies_text import (
+    read_detokenize,
+    read_moderation,
+    read_rerank,
+    read_tokenize,
+)
+from penstock.gateway.calls import (
+    CHAT_PATH,
+    CHOICES_MAX,
+    COMPLETIONS_PATH,
+    DETOKENIZE_PATH,
+    EMBEDDINGS_PATH,
+    IMAGES_PATH,
+    INPUTS_MAX,
+    MODALITIES,
+    MODERATIONS_PATH,
+    NO_RAW,
+    RERANK_PATHS,
+    SEED_MAX,
+    SPEECH_PATH,
+    TOKENIZE_PATH,
+    TOKENS_MAX,
+    TRANSCRIPTIONS_PATH,
+    TRANSLATIONS_PATH,
+    Call,
+    Count,
+    ModelName,
+    Penalty,
+    Positive,
+    Share,
+    Temperature,
+    Tokens,
+    count_inputs,
+    count_items,
+    decoded,
+    plain_call,
+    shown,
+)
+from penstock.gateway.errors import BadRequest, UnsupportedValue
 
-CHAT_PATH = "/v1/chat/completions"
-COMPLETIONS_PATH = "/v1/completions"
-EMBEDDINGS_PATH = "/v1/embeddings"
+__all__ = [
+    "CHAT_PATH",
+    "CHOICES_MAX",
+    "COMPLETIONS_PATH",
+    "EMBEDDINGS_PATH",
+    "INPUTS_MAX",
+    "MODALITIES",
+    "SEED_MAX",
+    "TOKENS_MAX",
+    "Call",
+    "parse_body",
+]
 
-MODALITIES = {
-    CHAT_PATH: Modality.CHAT,
-    COMPLETIONS_PATH: Modality.CHAT,
-    EMBEDDINGS_PATH: Modality.EMBEDDINGS,
-}
-"""Which modality a chute must have to be asked at a path."""
+STOPS_MAX = 16
+LOGPROBS_MAX = 20
+ENCODINGS = ("float", "base64")
 
-TOKENS_MAX = 1 << 31
-CHOICES_MAX = 128
-SEED_MAX = (1 << 31) - 1
-MODEL_CHARS_MAX = 160
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, as far as the gateway reads it.
-
-    `tokens_max` is what the client allows per choice (None: the chute's limit); `choices` counts
-    answers (`n`, `best_of`, a batch of prompts). `seed` is the client's, if it is one an engine takes.
-    """
-
-    path: str
-    modality: Modality
-    model: str
-    stream: bool
-    tokens_max: int | None
-    choices: int
-    seed: int | None
-    body: bytes
+Stops = str | Annotated[list[str], msgspec.Meta(max_length=STOPS_MAX)] | None
+Choices = Annotated[int, msgspec.Meta(ge=0, le=CHOICES_MAX)]
+"""`best_of` starts at 0, which says the same as leaving it out."""
+TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=LOGPROBS_MAX)] | None
 
 
 class StreamOptions(msgspec.Struct):
@@ -65,145 +89,129 @@ class Message(msgspec.Struct):
 class GenerationBody(msgspec.Struct, kw_only=True):
     """The shared fields of chat and completions."""
 
-    model: str
+    model: ModelName
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    n: Count | None = None
     seed: int | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: Stops = None
+    provider: msgspec.Raw = NO_RAW
 
 
 class ChatBody(GenerationBody, kw_only=True):
     """`POST /v1/chat/completions`."""
 
-    messages: list[Message]
+    messages: msgspec.Raw
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs = None
 
 
 class CompletionBody(GenerationBody, kw_only=True):
     """`POST /v1/completions`. A batch of prompts is so many choices."""
 
     prompt: msgspec.Raw
-    best_of: int | None = None
+    best_of: Choices | None = None
+    echo: bool | None = None
+    logprobs: bool | TopLogprobs = None
 
 
 class EmbeddingBody(msgspec.Struct, kw_only=True):
     """`POST /v1/embeddings`."""
 
-    model: str
+    model: ModelName
     input: msgspec.Raw
+    encoding_format: Annotated[str, shown(enum=list(ENCODINGS))] | None = None
+    dimensions: Positive | None = None
+    provider: msgspec.Raw = NO_RAW
 
 
 _chat = msgspec.json.Decoder(ChatBody)
 _completion = msgspec.json.Decoder(CompletionBody)
 _embedding = msgspec.json.Decoder(EmbeddingBody)
-_parts = msgspec.json.Decoder(list[msgspec.Raw])
-
-_ITEM = re.compile(rb"[ \t\n\r]*[^ \t\n\r\]]")
-_PLACE = re.compile(r"(?:at `\$\.|field `)([A-Za-z_]+)")
+_messages = msgspec.json.Decoder(list[Message])
 
 
 def parse_body(path: str, body: bytes) -> Call:
     """The Call at one of MODALITIES' paths. Raises BadJson or BadRequest."""
-    if path == CHAT_PATH:
-        chat = _decoded(_chat, body)
-        if not chat.messages:
-            raise BadRequest(
-                reason="messages is empty. Send at least one message.", param="messages"
-            )
-        return _generation(path, chat, body, answers=_count("n", chat.n))
-    if path == COMPLETIONS_PATH:
-        completion = _decoded(_completion, body)
-        choices = max(_count("n", completion.n), _count("best_of", completion.best_of))
-        return _generation(path, completion, body, answers=choices * _prompts(completion.prompt))
-    embedding = _decoded(_embedding, body)
-    first = bytes(embedding.input)[:1]
-    if first not in {b'"', b"["}:
-        raise BadRequest(reason="input must be a string or a list.", param="input")
-    return Call(
-        path=path,
-        modality=Modality.EMBEDDINGS,
-        model=_model(embedding.model),
-        stream=False,
-        tokens_max=0,
-        choices=1,
-        seed=None,
-        body=body,
+    return _READERS[path](path, body)
+
+
+def _read_chat(path: str, body: bytes) -> Call:
+    chat = decoded(_chat, body)
+    if not decoded(_messages, chat.messages, param="messages"):
+        raise BadRequest(reason="messages is empty. Send at least one message.", param="messages")
+    if chat.top_logprobs and not chat.logprobs:
+        raise BadRequest(
+            reason="top_logprobs needs `logprobs: true`. Set it, or leave top_logprobs out.",
+            param="top_logprobs",
+        )
+    return _generation(path, chat, body, answers=chat.n or 1, prompt=chat.messages)
+
+
+def _read_completion(path: str, body: bytes) -> Call:
+    asked = decoded(_completion, body)
+    choices = max(asked.n or 1, asked.best_of or 1)
+    answers = choices * count_items("prompt", asked.prompt)
+    return _generation(path, asked, body, answers=answers, prompt=asked.prompt)
+
+
+def _read_embedding(path: str, body: bytes) -> Call:
+    embedding = decoded(_embedding, body)
+    count_inputs("input", embedding.input)
+    if embedding.encoding_format not in {None, *ENCODINGS}:
+        raise UnsupportedValue(
+            reason=f"encoding_format must be one of {', '.join(ENCODINGS)}.",
+            param="encoding_format",
+        )
+    return plain_call(
+        path, embedding.model, body, prompt=embedding.input, provider=embedding.provider
     )
 
 
-def _decoded(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        place = _PLACE.search(str(error))
-        param = place.group(1) if place else None
-        raise BadRequest(reason=f"The body does not fit: {error}.", param=param) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadJson(reason=str(error)) from error
-    except RecursionError as error:
-        raise BadJson(reason="it is nested too deeply") from error
-
-
-def _generation(path: str, body: GenerationBody, raw: bytes, *, answers: int) -> Call:
+def _generation(
+    path: str, body: GenerationBody, raw: bytes, *, answers: int, prompt: msgspec.Raw
+) -> Call:
     if answers > CHOICES_MAX:
         raise BadRequest(
             reason=f"More than {CHOICES_MAX} answers are asked for at once.", param="n"
         )
-    asked = [
-        _tokens(name, value)
-        for name, value in (
-            ("max_tokens", body.max_tokens),
-            ("max_completion_tokens", body.max_completion_tokens),
-        )
-        if value is not None
-    ]
-    seed = body.seed
+    tokens, newer, seed = body.max_tokens, body.max_completion_tokens, body.seed
+    # Engines differ on which of the two fields wins, so the larger one bounds what it may cost.
+    if tokens is None or (newer is not None and newer > tokens):
+        tokens = newer
+    if tokens == 0:
+        tokens = 1  # no engine says nothing: the least it can do, at the least it can cost
     return Call(
-        path=path,
-        modality=MODALITIES[path],
-        model=_model(body.model),
-        stream=bool(body.stream),
-        tokens_max=max(asked, default=None),
-        choices=answers,
-        seed=seed if seed is not None and 0 <= seed <= SEED_MAX else None,
-        body=raw,
+        path,
+        MODALITIES[path],
+        body.model,
+        bool(body.stream),
+        tokens,
+        answers,
+        seed if seed is not None and 0 <= seed <= SEED_MAX else None,
+        raw,
+        bytes(body.provider),
+        bytes(prompt),
     )
 
 
-def _model(model: str) -> str:
-    if not 0 < len(model) <= MODEL_CHARS_MAX:
-        raise BadRequest(
-            reason=f"model must have 1 to {MODEL_CHARS_MAX} characters. See GET /v1/models.",
-            param="model",
-        )
-    return model
-
-
-def _tokens(name: str, value: int) -> int:
-    """Engines differ on which of the two fields wins, so the caller takes the larger one."""
-    if not 1 <= value <= TOKENS_MAX:
-        raise BadRequest(reason=f"{name} must be from 1 to {TOKENS_MAX}.", param=name)
-    return value
-
-
-def _count(name: str, value: int | None) -> int:
-    if value is None:
-        return 1
-    if not 1 <= value <= CHOICES_MAX:
-        raise BadRequest(reason=f"{name} must be from 1 to {CHOICES_MAX}.", param=name)
-    return value
-
-
-def _prompts(prompt: msgspec.Raw) -> int:
-    """How many prompts there are: a list of numbers is one prompt in tokens."""
-    text = bytes(prompt)
-    if text[:1] == b'"':
-        return 1
-    if text[:1] != b"[":
-        raise BadRequest(reason="prompt must be a string or a list.", param="prompt")
-    start = _ITEM.match(text, 1)
-    if start is None:
-        raise BadRequest(reason="prompt is empty. Send at least one prompt.", param="prompt")
-    # Millions of tokens are not taken apart only to see that they are one prompt.
-    return len(_parts.decode(text)) if start[0][-1:] in {b'"', b"["} else 1
+_READERS = {
+    CHAT_PATH: _read_chat,
+    COMPLETIONS_PATH: _read_completion,
+    EMBEDDINGS_PATH: _read_embedding,
+    **dict.fromkeys(RERANK_PATHS, read_rerank),
+    IMAGES_PATH: read_images,
+    SPEECH_PATH: read_speech,
+    TRANSCRIPTIONS_PATH: read_form,
+    TRANSLATIONS_PATH: read_form,
+    MODERATIONS_PATH: read_moderation,
+    TOKENIZE_PATH: read_tokenize,
+    DETOKENIZE_PATH: read_detokenize,
+}
+assert _READERS.keys() == MODALITIES.keys(), "every path has a reader"

@@ -38,6 +38,11 @@ class Demand:
         """No instance had room for it."""
         self._of(chute).refused += 1
 
+    def asked(self, chute: str) -> int:
+        """How many requests there were for this chute so far."""
+        known = self._asked.get(chute)
+        return 0 if known is None else known.requests
+
     def busy(self, chute: str, us: int) -> None:
         """An instance of this chute was at work for so long."""
         self._of(chute).busy_us += us

@@ -5,23 +5,26 @@ this gateway's own clock, whether or not the board removes them.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from penstock.gateway.config import Bounds
 from penstock.gateway.errors import ModelUnknown
+from penstock.gateway.field import Field
 from penstock.gateway.instances import Instance
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Board, Clock, Verify
 from penstock.spec.errors import BadMessage, SpecError
 from penstock.spec.keys import open_signed, parse_signed
-from penstock.spec.messages import Manifest, check_manifest, check_offer, chute_id
+from penstock.spec.messages import Manifest, Offer, check_manifest, check_offer, chute_id
 from penstock.spec.params import Params
+from penstock.spec.units import Price
 
 OFFERS = "offers"
 CHUTES = "chutes"
 DIGEST_SCHEME = "sha256:"
+PRICES_MAX = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Directory:
         self._chutes: dict[str, Chute] = {}
         self._named: dict[str, dict[str, None]] = {}
         self._instances: dict[str, Instance] = {}
-        self._serving: dict[str, dict[str, Instance]] = {}
+        self._fields: dict[str, Field] = {}
+        self._prices: dict[Price, Price] = {}
 
     async def watch_offers(self, board: Board) -> None:
         """For ever: take offers as they come, are renewed, and go."""
@@ -93,11 +97,11 @@ class Directory:
     def instances(self, chute: str) -> list[Instance]:
         """The instances that offer this chute now."""
         now_ms = self._clock.now_ms()
-        return [
-            one
-            for one in self._serving.get(chute, {}).values()
-            if one.offer.valid_until_ms >= now_ms
-        ]
+        return [one for one in self.field(chute).instances if one.offer.valid_until_ms >= now_ms]
+
+    def field(self, chute: str) -> Field:
+        """The instances of this chute with what their traffic has taught; empty if there are none."""
+        return self._fields.get(chute) or Field()
 
     @property
     def instances_count(self) -> int:
@@ -130,19 +134,19 @@ class Directory:
         )
         if offer.instance != key:
             raise BadMessage(kind="offer", reason="it stands under another instance's key")
+        offer = replace(offer, price=self._one_price(offer.price))
         known = self._instances.get(key)
+        if known is not None and known.offer.miner != offer.miner:
+            self._remove_instance(key)
+            known = None
         if known is None:
             if len(self._instances) >= self._bounds.instances_max:
                 raise BadMessage(kind="offer", reason="the directory is full")
-            known = self._instances[key] = Instance(offer=offer)
-        elif known.offer.miner != offer.miner:
-            self._remove_instance(key)
-            known = self._instances[key] = Instance(offer=offer)
+            self._list(key, Instance(offer=offer))
         elif offer.seq < known.offer.seq:
             raise BadMessage(kind="offer", reason="older than the one that is here")
-        self._unlist(known)
-        known.renewed(offer)
-        self._serving.setdefault(offer.chute, {})[key] = known
+        else:
+            self._renew(known, offer)
 
     def _take_chute(self, key: str, value: bytes) -> None:
         chute = f"{DIGEST_SCHEME}{key}"
@@ -166,11 +170,34 @@ class Directory:
             return
         self._unlist(known)
 
+    def _one_price(self, price: Price) -> Price:
+        """Equal prices are one object, so that whoever compares many need look only once."""
+        if len(self._prices) >= PRICES_MAX:
+            self._prices.clear()
+        return self._prices.setdefault(price, price)
+
+    def _list(self, key: str, instance: Instance) -> None:
+        self._instances[key] = instance
+        instance.renewed(instance.offer)
+        self._fields.setdefault(instance.chute, Field()).add(instance)
+
+    def _renew(self, known: Instance, offer: Offer) -> None:
+        """A renewal of the same chute keeps what was learned; another chute is another cache."""
+        former = known.offer
+        if former.chute != offer.chute:
+            self._unlist(known)
+            known.renewed(offer)
+            self._fields.setdefault(offer.chute, Field()).add(known)
+            return
+        known.renewed(offer)
+        if former.price != offer.price:
+            self.field(offer.chute).price_changed()
+
     def _unlist(self, known: Instance) -> None:
-        serving = self._serving.get(known.offer.chute, {})
-        serving.pop(known.offer.instance, None)
-        if not serving:
-            self._serving.pop(known.offer.chute, None)
+        field = self._fields[known.chute]
+        field.remove(known)
+        if not field:
+            del self._fields[known.chute]
 
     def _remove_chute(self, chute: str) -> None:
         known = self._chutes.pop(chute, None)

@@ -4,13 +4,18 @@ Each class knows its status and its stable code; the text says what happened, wh
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from penstock.kit.wire.http import Headers, Response
+import msgspec
+
+from penstock.kit.wire.http import Headers, Response, json_response
 from penstock.kit.wire.problem import problem
 from penstock.spec.units import NANO_PER_USD
 
 KNOWN_NAMES_SHOWN_MAX = 20
+BUSY_WAIT_US = 1_000_000
+"""An answer takes seconds, so a place is free again within about one."""
+BOOKS_WAIT_US = 2_000_000
 
 
 def usd(nano: int) -> str:
@@ -18,6 +23,22 @@ def usd(nano: int) -> str:
     whole, rest = divmod(nano, NANO_PER_USD)
     digits = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"${whole}.{digits}"
+
+
+def seconds_of(wait_us: int) -> int:
+    """Whole seconds to wait, at least 1: what `retry-after` can say."""
+    return max(1, -(-wait_us // 1_000_000))
+
+
+def retry_headers(wait_us: int) -> Headers:
+    """What tells a client that the same request makes sense later, and when. OpenAI's and Anthropic's
+    clients follow `x-should-retry` first, then `retry-after-ms`, then `retry-after`.
+    """
+    return (
+        ("retry-after", str(seconds_of(wait_us))),
+        ("retry-after-ms", str(max(1, -(-wait_us // 1000)))),
+        ("x-should-retry", "true"),
+    )
 
 
 # eq=False keeps errors hashable: two errors are the same only if they are one object.
@@ -43,10 +64,14 @@ class GatewayError(Exception):
         """Headers that belong to this answer, such as `retry-after`."""
         return ()
 
+    def extra_fields(self) -> dict[str, Any]:
+        """Fields of the `error` object beyond OpenAI's."""
+        return {}
+
 
 def answer_of(error: GatewayError, request_id: str) -> Response:
     """The OpenAI envelope of an error; stock clients raise their own class by its status."""
-    return problem(
+    answer = problem(
         error.status,
         error.code,
         error.text(),
@@ -54,6 +79,12 @@ def answer_of(error: GatewayError, request_id: str) -> Response:
         request_id=request_id,
         headers=error.extra_headers(),
     )
+    fields = error.extra_fields()
+    if not fields:
+        return answer
+    envelope = msgspec.json.decode(answer.body, type=dict[str, dict[str, Any]])
+    envelope["error"].update(fields)
+    return json_response(error.status, envelope, headers=error.extra_headers())
 
 
 @dataclass(eq=False, kw_only=True)
@@ -82,6 +113,47 @@ class BadRequest(GatewayError):
 
     def param_name(self) -> str | None:
         return self.param
+
+
+@dataclass(eq=False, kw_only=True)
+class UnsupportedValue(BadRequest):
+    """A field asks for what is well known and not done here."""
+
+    code = "unsupported_value"
+
+
+@dataclass(eq=False, kw_only=True)
+class EndpointUnsupported(GatewayError):
+    """A path of OpenAI's or Anthropic's API that is not served here."""
+
+    status = 501
+    code = "unsupported_endpoint"
+    path: str
+
+    def text(self) -> str:
+        return (
+            f"{self.path[:200]} is not served here: a gateway keeps no state of yours. "
+            "See GET /openapi.json for what is."
+        )
+
+    def extra_headers(self) -> Headers:
+        # Clients try a 5xx again by themselves; this one will not change its mind.
+        return (("x-should-retry", "false"),)
+
+
+@dataclass(eq=False, kw_only=True)
+class NotReady(GatewayError):
+    """The gateway has not heard of any chute yet, or the bus does not answer."""
+
+    status = 503
+    code = "not_ready"
+    missing: tuple[str, ...]
+
+    def text(self) -> str:
+        return f"This gateway is not ready: {', '.join(self.missing)}. Try again soon."
+
+    def extra_headers(self) -> Headers:
+        return retry_headers(BUSY_WAIT_US)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -134,6 +206,32 @@ class ModelUnknown(GatewayError):
 
 
 @dataclass(eq=False, kw_only=True)
+class NoProvider(GatewayError):
+    """Instances serve the model, but none that the request's own conditions allow."""
+
+    status = 404
+    code = "no_matching_provider"
+    model: str
+    present: int
+    candidates: tuple[tuple[str, str], ...]
+    """(instance, reason), as many as are shown."""
+
+    def text(self) -> str:
+        shown = ", ".join(f"{instance}: {reason}" for instance, reason in self.candidates)
+        return (
+            f"None of the {self.present} instances of {self.model[:160]!r} fits this request "
+            f"({shown}). Ask for less in `provider`, `max_price` or x-penstock-tier."
+        )
+
+    def param_name(self) -> str | None:
+        return "provider"
+
+    def extra_fields(self) -> dict[str, Any]:
+        candidates = [{"instance": one, "reason": reason} for one, reason in self.candidates]
+        return {"candidates": candidates, "candidates_total": self.present}
+
+
+@dataclass(eq=False, kw_only=True)
 class ReceiptUnknown(GatewayError):
     """Neither this gateway nor the ledger has a record of this order."""
 
@@ -150,43 +248,54 @@ class ReceiptUnknown(GatewayError):
 
 @dataclass(eq=False, kw_only=True)
 class RateLimited(GatewayError):
-    """The key has too many requests at once, or too many in a short time."""
+    """A key, an account or an address asks for too much at once, or in a short time."""
 
     status = 429
     code = "rate_limited"
+    who: str
     what: str
     limit: int
-    retry_after_s: int
+    wait_us: int
 
     def text(self) -> str:
         return (
-            f"This key is limited to {self.limit} {self.what}. Try again in {self.retry_after_s} s."
+            f"{self.who} is limited to {self.limit} {self.what}. "
+            f"Try again in {seconds_of(self.wait_us)} s."
         )
 
     def extra_headers(self) -> Headers:
-        return (("retry-after", str(self.retry_after_s)),)
+        return retry_headers(self.wait_us)
 
 
 @dataclass(eq=False, kw_only=True)
 class NoCapacity(GatewayError):
-    """No instance of the chute can take the request now."""
+    """All instances that serve the model are busy: said at once, where others would let it wait."""
 
-    status = 503
+    status = 429
     code = "no_capacity"
     model: str
     instances: int
     refused: int
 
     def text(self) -> str:
-        if not self.instances:
-            return f"No miner serves {self.model!r} at the moment. Try again soon."
         return (
             f"All {self.instances} instances of {self.model!r} are busy or resting after failures "
             f"({self.refused} refused this request). Try again soon."
         )
 
     def extra_headers(self) -> Headers:
-        return (("retry-after", "1"),)
+        return retry_headers(BUSY_WAIT_US)
+
+
+@dataclass(eq=False, kw_only=True)
+class NobodyServes(NoCapacity):
+    """No miner serves the model at the moment."""
+
+    status = 503
+    code = "no_capacity"
+
+    def text(self) -> str:
+        return f"No miner serves {self.model!r} at the moment. Try again soon."
 
 
 @dataclass(eq=False, kw_only=True)
@@ -201,7 +310,7 @@ class BooksBehind(GatewayError):
         return f"{self.what} Nothing was charged. Try again soon."
 
     def extra_headers(self) -> Headers:
-        return (("retry-after", "2"),)
+        return retry_headers(BOOKS_WAIT_US)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -217,6 +326,9 @@ class MinerFailed(GatewayError):
         tried = "The one miner that could be" if self.tries == 1 else f"All {self.tries} miners"
         return f"{tried} tried failed ({self.reason}). Nothing was charged. Try again."
 
+    def extra_headers(self) -> Headers:
+        return (("x-should-retry", "true"),)
+
 
 @dataclass(eq=False, kw_only=True)
 class StartRefused(Exception):
@@ -227,3 +339,14 @@ class StartRefused(Exception):
 
     def __str__(self) -> str:
         return f"The gateway cannot start: {self.reason}. {self.remedy}"
+
+
+@dataclass(eq=False, kw_only=True)
+class WorkerLost(Exception):
+    """A worker process ended before it served; its own last line says why."""
+
+    number: int
+    status: int
+
+    def __str__(self) -> str:
+        return f"worker {self.number} ended with {self.status} before it served; see the line above"

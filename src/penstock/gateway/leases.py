@@ -59,10 +59,17 @@ class Lease:
     spent_nano: int = 0
     held_nano: int = 0
     holds: int = 0
+    pending: int = 0
+    """Orders that have ended under it and are not on record yet."""
     filled_nano: int = 0
     """What was free when the ledger last granted something: a measure of what the account bears."""
     is_retired: bool = False
-    """Nothing new is held under it; it is given back with its last hold."""
+    """Nothing new is held under it; it is given back with its last hold, behind its last record."""
+
+    @property
+    def is_idle(self) -> bool:
+        """No request runs under it and no record of it is outstanding."""
+        return not self.holds and not self.pending
 
     @property
     def free_nano(self) -> int:
@@ -153,7 +160,9 @@ class Leases:
             self._make_room()
             payer = Payer(account=answer.account, key_hash=key_hash, used_ms=now_ms)
             self._payers[answer.account] = payer
-        self._take(payer, answer)
+        # Not while the present lease is being extended: both answers would claim to be the lease.
+        async with payer.lock:
+            self._take(payer, answer, asked=None)
         return payer
 
     async def hold(self, payer: Payer, nano: int) -> Hold:
@@ -161,23 +170,43 @@ class Leases:
 
         Raises InsufficientFunds, BooksBehind, BadKey (the key was closed since).
         """
+        hold = self.try_hold(payer, nano)
+        if hold is not None:
+            return hold
         # A payer that was dropped for want of room while this request waited comes back.
         payer = self._payers.setdefault(payer.account, payer)
-        payer.used_ms = self._clock.now_ms()
-        hold = self._try_hold(payer, nano)
-        if hold is None:
-            async with payer.lock:
-                hold = self._try_hold(payer, nano)
-                if hold is None:
-                    hold = await self._extend(payer, nano)
+        async with payer.lock:
+            hold = self._held(payer, nano)
+            if hold is None:
+                hold = await self._extend(payer, nano)
         if self._is_low(hold.lease):
+            self._wanted.set()
+        return hold
+
+    def try_hold(self, payer: Payer, nano: int) -> Hold | None:
+        """Set `nano` aside if the present lease has it; None when the ledger must be asked."""
+        payer = self._payers.setdefault(payer.account, payer)
+        payer.used_ms = self._clock.now_ms()
+        hold = self._held(payer, nano)
+        if hold is not None and self._is_low(hold.lease):
             self._wanted.set()
         return hold
 
     def settled(self, payer: Payer, lease: Lease) -> None:
         """A hold of this lease has ended; the last one of a retired lease gives it back."""
         payer.used_ms = self._clock.now_ms()
-        if lease.is_retired and not lease.holds:
+        if lease.is_retired and lease.is_idle:
+            self._give_back.lease_closed(lease.lease_id)
+
+    def recorded(self, hold: Hold, *, refund_nano: int) -> None:
+        """An order under this hold's lease is on record, or never will be. `refund_nano` was spent on
+        it and is free again.
+        """
+        lease = hold.lease
+        assert 0 <= refund_nano <= lease.spent_nano, "what is refunded was spent"
+        lease.pending -= 1
+        lease.spent_nano -= refund_nano
+        if lease.is_retired and lease.is_idle:
             self._give_back.lease_closed(lease.lease_id)
 
     def is_known(self, payer: Payer) -> bool:
@@ -202,7 +231,7 @@ class Leases:
         for payer in self._payers.values():
             self._retire(payer)
 
-    def _try_hold(self, payer: Payer, nano: int) -> Hold | None:
+    def _held(self, payer: Payer, nano: int) -> Hold | None:
         lease = payer.lease
         if lease is None or not self._is_live(lease):
             return None
@@ -220,8 +249,8 @@ class Leases:
         except InsufficientFunds as error:
             answer, available = None, error.available_nano + free
         if answer is not None:
-            self._take(payer, answer)
-            hold = self._try_hold(payer, nano)
+            self._take(payer, answer, asked=lease)
+            hold = self._held(payer, nano)
             if hold is not None:
                 return hold
         if self._clock.now_ms() - payer.closed_ms < RETURN_MS:
@@ -244,7 +273,8 @@ class Leases:
             return True
         try:
             async with payer.lock:
-                await self._top_up(payer, lease, TOP_UP_NANO if low else 0)
+                if payer.lease is lease:
+                    await self._top_up(payer, lease, TOP_UP_NANO if low else 0)
         except BooksBehind:
             return False
         except BadKey:
@@ -264,7 +294,7 @@ class Leases:
                 answer = await self._question(payer.key_hash, lease_id=lease_id, need_nano=0)
             except InsufficientFunds:
                 return
-        self._take(payer, answer)
+        self._take(payer, answer, asked=lease)
 
     async def _question(self, key_hash: str, *, lease_id: str, need_nano: int) -> LeaseAnswer:
         question = msgspec.json.encode(
@@ -288,15 +318,17 @@ class Leases:
             raise BooksBehind(what="The ledger's answer makes no sense, so funds are unknown.")
         return answer
 
-    def _take(self, payer: Payer, answer: LeaseAnswer) -> None:
-        """Put an answer to use: the same lease grows; of two leases the one with more stays."""
-        lease = payer.lease
-        if lease is not None and lease.lease_id == answer.lease_id:
-            if answer.granted_nano != lease.granted_nano:
-                lease.granted_nano = answer.granted_nano
-                lease.filled_nano = lease.free_nano
-            lease.expires_ms = answer.expires_ms
+    def _take(self, payer: Payer, answer: LeaseAnswer, *, asked: Lease | None) -> None:
+        """Put an answer to use: the lease that was asked about grows, also when it was retired since;
+        of two leases the one with more stays.
+        """
+        if asked is not None and asked.lease_id == answer.lease_id:
+            if answer.granted_nano != asked.granted_nano:
+                asked.granted_nano = answer.granted_nano
+                asked.filled_nano = asked.free_nano
+            asked.expires_ms = answer.expires_ms
             return
+        lease = payer.lease
         if lease is not None and self._is_live(lease) and lease.free_nano >= answer.granted_nano:
             self._give_back.lease_closed(answer.lease_id)
             return
@@ -313,7 +345,7 @@ class Leases:
         if lease is not None:
             payer.closed_ms = self._clock.now_ms()
             lease.is_retired = True
-            if not lease.holds:
+            if lease.is_idle:
                 self._give_back.lease_closed(lease.lease_id)
 
     def _is_low(self, lease: Lease) -> bool:

@@ -1,7 +1,8 @@
 """Records on their way to the ledger: a bounded queue, one publisher, and the newest ones at hand.
 
 Nothing is dropped: while the bus is down records wait here and new requests are turned away when
-`records_max` wait. Lease closings go the same way, so that they never overtake a record.
+`records_max` wait. Lease closings go the same way, so that they never overtake a record. Storing an
+event costs the gateway as much as serving three requests, so what waits goes in batches.
 """
 
 import asyncio
@@ -13,26 +14,28 @@ import msgspec
 
 from penstock.gateway.config import Bounds
 from penstock.gateway.errors import BooksBehind
+from penstock.gateway.forms import quoted
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import BusDown, Events
 from penstock.kit.tasks import Backoff
-from penstock.spec.canon import to_plain
-from penstock.spec.receipts import Record, record_id
 
 RETRY = Backoff(delay_ms_min=50, delay_ms_max=2_000)
+BATCH_MAX = 64
+BATCH_BYTES_MAX = 256 * 1024
 
 _log = events("gateway")
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per record: to freeze it would cost more than to make it
 class Parcel:
-    """One event for the bus."""
+    """One event for the bus; `count` of what waits is in it."""
 
     subject: str
     data: bytes
     event_id: str
+    count: int = 1
 
 
 class Recorder:
@@ -45,27 +48,33 @@ class Recorder:
         self._bounds = bounds
         self._metrics = metrics
         self._parcels: deque[Parcel] = deque()
-        self._recent: OrderedDict[str, Record] = OrderedDict()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
         self._some = asyncio.Event()
         self._none = asyncio.Event()
         self._none.set()
 
     @property
     def waiting(self) -> int:
-        """Events that the bus has not stored yet."""
+        """Records and closings that the bus has not stored yet."""
         return len(self._parcels)
 
-    def check_room(self, running: int) -> None:
-        """Each request that runs may leave a record per try. Raises BooksBehind when full."""
-        if len(self._parcels) + running * self._bounds.tries_max >= self._bounds.records_max:
+    def check_room(self, running: int, unsealed: int = 0) -> None:
+        """Each request that runs may leave a record per try, and what is unsealed will leave one.
+        Raises BooksBehind when full.
+        """
+        coming = running * self._bounds.tries_max + unsealed
+        if len(self._parcels) + coming >= self._bounds.records_max:
             raise BooksBehind(what="The bus does not take records, so no new requests are taken.")
 
-    def add(self, record: Record, *, account: str, lease_id: str) -> None:
-        """Queue an order's record for the ledger and keep it at hand."""
-        order_id = record_id(record)
-        data = _encode({"record": record, "account": account, "lease_id": lease_id})
+    def add(self, order_id: str, record: bytes, *, account: str, lease_id: str) -> None:
+        """Queue an order's record, as JSON, for the ledger and keep it at hand."""
+        data = b'{"record":%b,"account":%b,"lease_id":%b}' % (
+            record,
+            quoted(account),
+            quoted(lease_id),
+        )
         self._put(Parcel(self._record_subject, data, order_id))
-        self._recent[order_id] = record
+        self._recent[order_id] = data  # the very bytes that go out: kept once, not twice
         if len(self._recent) > self._bounds.recent_max:
             self._recent.popitem(last=False)
 
@@ -81,25 +90,33 @@ class Recorder:
 
     def recent(self, order_id: str) -> dict[str, Any] | None:
         """The record, as plain values, if its order ended here not long ago."""
-        record = self._recent.get(order_id)
-        return None if record is None else to_plain(record)
+        data = self._recent.get(order_id)
+        if data is None:
+            return None
+        plain: dict[str, Any] = msgspec.json.decode(data)["record"]
+        return plain
 
     async def publish(self) -> None:
         """For ever: deliver in order, each until the bus has stored it."""
         failures = 0
         while True:
             while self._parcels:
-                parcel = self._parcels[0]
-                try:
-                    await self._bus.publish(parcel.subject, parcel.data, event_id=parcel.event_id)
-                except BusDown as error:
-                    failures += 1
-                    if failures == 1:
-                        _log.warning("records.waiting", reason=str(error), count=self.waiting)
-                    await asyncio.sleep(RETRY.delay_ms(failures) / 1000)
-                    continue
+                # Made once: sent again it is the same event, and stored once.
+                parcel = self._next()
+                while True:
+                    try:
+                        await self._bus.publish(
+                            parcel.subject, parcel.data, event_id=parcel.event_id
+                        )
+                        break
+                    except BusDown as error:
+                        failures += 1
+                        if failures == 1:
+                            _log.warning("records.waiting", reason=str(error), count=self.waiting)
+                        await asyncio.sleep(RETRY.delay_ms(failures) / 1000)
                 failures = 0
-                self._parcels.popleft()
+                for _ in range(parcel.count):
+                    self._parcels.popleft()
                 self._metrics.gauge("gateway_records_waiting", self.waiting)
             self._some.clear()
             self._none.set()
@@ -115,8 +132,27 @@ class Recorder:
             return False
         return True
 
+    def _next(self) -> Parcel:
+        """What is published next: a closing by itself, or as many records as come before one."""
+        first = self._parcels[0]
+        batch: list[bytes] = []
+        size = 0
+        for parcel in self._parcels:
+            size += len(parcel.data)
+            if (
+                parcel.subject != self._record_subject
+                or len(batch) == BATCH_MAX
+                or size > BATCH_BYTES_MAX
+            ):
+                break
+            batch.append(parcel.data)
+        if len(batch) < 2:
+            return first
+        data = b'{"records":[' + b",".join(batch) + b"]}"
+        return Parcel(first.subject, data, f"{first.event_id}/{len(batch)}", len(batch))
+
     def _put(self, parcel: Parcel) -> None:
         self._parcels.append(parcel)
-        self._none.clear()
-        self._some.set()
-        self._metrics.gauge("gateway_records_waiting", self.waiting)
+        if len(self._parcels) == 1:
+            self._none.clear()
+            self._some.set()

@@ -1,104 +1,117 @@
 """A streamed answer on its way to the client: the miner's bytes as they come, then our countersignature.
 
-Nothing is held back: a chunk is counted, hashed and passed on before the next one is asked for. So a
-client that reads slowly slows the miner down, and the time that takes is the client's: past its bound
-it counts as gone and pays for what was proven. Else the order's deadline would pass, the answer would
-cost nothing, and the miner would be blamed.
+Nothing is held back, so a client that reads slowly slows the miner down, and the time that takes is
+the client's: past its bound it counts as gone and pays for what was proven. Else the order's deadline
+would pass, the answer would cost nothing, and the miner would be blamed. While the engine is silent
+the client hears a comment now and then, so that nobody between the two takes the line for dead.
 """
-
-from collections.abc import AsyncIterator
 
 import msgspec
 
-from penstock.gateway.admit import Ticket
-from penstock.gateway.attempts import Attempt
-from penstock.gateway.closing import Closing
-from penstock.gateway.orders import signed_json
-from penstock.kit.errors import ReaderStalled
+from penstock.gateway.dialects import Translation
+from penstock.gateway.inside import Asker
+from penstock.kit.ports import Clock
 from penstock.kit.sse import comment
-from penstock.spec.stream import COUNTERSIGN_COMMENT
+from penstock.kit.wire.http import SSE_HEADERS, encode_fields
+from penstock.kit.wire.problem import problem_type
+from penstock.spec.stream import ALIVE_COMMENT, COUNTERSIGN_COMMENT
+
+KEEP_ALIVE = comment(ALIVE_COMMENT, b"gateway")
+OK = 200
+SSE_FIELDS = encode_fields(SSE_HEADERS)
 
 
-class Relay(AsyncIterator[bytes]):
-    """The body of a streamed answer. The server closes it when the client has gone.
-
-    A class, not a generator: an async generator that was never started is closed without running,
-    and the order it stands for would be lost.
-    """
+class Relay:
+    """The client's side of one stream; `is_open` once its head has gone out."""
 
     __slots__ = (
-        "_attempt",
         "_client_us",
-        "_closing",
-        "_first",
-        "_given_us",
-        "_is_closed",
-        "_request_id",
-        "_ticket",
+        "_clock",
+        "_exchange",
+        "_full_since_us",
+        "_heard_us",
+        "_translation",
+        "is_open",
     )
 
-    def __init__(
-        self, closing: Closing, attempt: Attempt, *, ticket: Ticket, request_id: str
-    ) -> None:
-        self._closing = closing
-        self._attempt = attempt
-        self._ticket = ticket
-        self._request_id = request_id
-        self._first: bytes = attempt.first
-        self._is_closed = False
+    def __init__(self, exchange: Asker, clock: Clock, translation: Translation | None) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._translation = translation
         self._client_us = 0
-        self._given_us = closing.clock.mono_us()
-        ticket.hand_over()
+        self._full_since_us = 0
+        self._heard_us = clock.mono_us()
+        """When the client was last told something."""
+        self.is_open = False
 
-    async def __anext__(self) -> bytes:
-        attempt = self._attempt
-        if self._is_closed:
-            await attempt.leave()
-            raise StopAsyncIteration
-        self._check_reader()
-        part, self._first = self._first, b""
-        if not part:
-            part = await attempt.read()
-        self._given_us = self._closing.clock.mono_us()
-        return part + self._end() if attempt.is_over else part
+    @property
+    def is_full(self) -> bool:
+        """The client is behind: pause the miner until `drained`."""
+        return self._exchange.is_full
 
-    async def aclose(self) -> None:
-        """The server is done with it; before the end that means that the client has gone."""
-        if self._is_closed:
-            await self._attempt.cut()
-            return
-        self._is_closed = True
-        self._closing.abandon(self._attempt, self._ticket)
+    def open(self, fields: bytes) -> None:
+        """The head. From here on there is no other miner for this request."""
+        self.is_open = True
+        self._exchange.open_encoded(OK, SSE_FIELDS + fields)
 
-    def _check_reader(self) -> None:
-        """All the time between a part that was given and the next one asked for. Raises ReaderStalled;
-        the server then closes this stream, as for any client that has gone.
-        """
-        self._client_us += self._closing.clock.mono_us() - self._given_us
-        reader_ms = self._closing.deadlines.reader_ms
-        if self._client_us > reader_ms * 1000:
-            raise ReaderStalled(reader_ms)
+    def pass_on(self, part: bytes, now_us: int) -> None:
+        """Whole events of the miner."""
+        if self._translation is not None:
+            part = self._translation.feed(part)
+        self._heard_us = now_us
+        self._exchange.write(part)
+        if self._exchange.is_full and not self._full_since_us:
+            self._full_since_us = now_us
 
-    def _end(self) -> bytes:
-        """Close the order and say so as the stream's last words."""
-        self._is_closed = True
-        attempt = self._attempt
-        closed = self._closing.close(attempt, self._ticket)
-        self._ticket.settle(closed.end.charge_nano)
-        self._closing.metrics.count("gateway_requests_total", outcome=closed.end.outcome.value)
-        last = comment(COUNTERSIGN_COMMENT, signed_json(closed.countersign))
-        if attempt.tally.receipt is not None:
-            return last
-        return _lost_event(attempt.failure, self._request_id) + last
+    def drained(self) -> None:
+        """The client has caught up."""
+        if self._full_since_us:
+            self._client_us += self._clock.mono_us() - self._full_since_us
+            self._full_since_us = 0
+
+    def close(self, tail: bytes, countersign: bytes) -> None:
+        """The last events, and what we countersigned, as the stream's last words."""
+        if self._translation is not None:
+            tail = (self._translation.feed(tail) if tail else b"") + self._translation.end()
+        word = comment(COUNTERSIGN_COMMENT, b'{"body":' + countersign + b"}")
+        self._exchange.close_stream(tail + word)
+
+    def close_lost(self, envelope: dict[str, object], countersign: bytes) -> None:
+        """The answer ends in an error, which stock clients raise on reading it."""
+        word = b""
+        if countersign:
+            word = comment(COUNTERSIGN_COMMENT, b'{"body":' + countersign + b"}")
+        if self._translation is not None:
+            event = self._translation.error_event(envelope)
+        else:
+            event = b"data: " + msgspec.json.encode(envelope) + b"\n\n"
+        self._exchange.close_stream(event + word)
+
+    def is_stalled(self, now_us: int, reader_ms: int) -> bool:
+        """Has the client kept the miner waiting for longer than it may, all its waits together?"""
+        waited_us = self._client_us
+        if self._full_since_us:
+            waited_us += now_us - self._full_since_us
+        return waited_us > reader_ms * 1000
+
+    def is_quiet(self, now_us: int, keepalive_ms: int) -> bool:
+        """Has the client heard nothing for so long?"""
+        return now_us - self._heard_us >= keepalive_ms * 1000 and not self._full_since_us
+
+    def keep_alive(self, now_us: int) -> None:
+        """A word that every client ignores."""
+        self._heard_us = now_us
+        self._exchange.write(KEEP_ALIVE)
 
 
-def _lost_event(reason: str, request_id: str) -> bytes:
-    """What a client reads when the miner was lost in mid-stream; stock clients raise on it."""
-    error = {
-        "message": f"The miner was lost in mid-answer ({reason}). Nothing was charged. Try again.",
-        "type": "server_error",
-        "param": None,
-        "code": "miner_failed",
-        "request_id": request_id,
+def lost_envelope(reason: str, request_id: str) -> dict[str, object]:
+    """What a client reads when the miner was lost in mid-stream."""
+    return {
+        "error": {
+            "message": f"The miner was lost in mid-answer ({reason}). Nothing was charged. Try again.",
+            "type": problem_type(502),
+            "param": None,
+            "code": "miner_failed",
+            "request_id": request_id,
+        }
     }
-    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"

@@ -1,50 +1,53 @@
-"""The gateway as a dataclass of ports, and the life of one request through it.
+"""The gateway as a dataclass of ports, and its parts made of them.
 
-Who pays, which instances, how much is held; then one order after another until one answers. Until
-the first byte has gone to the client a failure costs only time; after it the answer is what it is.
+The life of one request is in passage.py. Here is what all requests share, and the loops that keep it.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.gateway.admit import Admission, Ticket
-from penstock.gateway.attempts import Attempt, Line
-from penstock.gateway.bodies import MODALITIES, Call, parse_body
-from penstock.gateway.closing import Closed, Closing
-from penstock.gateway.config import Bounds, Deadlines, KeyLimits
+from penstock.gateway.admit import Admission
+from penstock.gateway.attempts import Line
+from penstock.gateway.batches_keeper import Batches
+from penstock.gateway.bodies import MODALITIES
+from penstock.gateway.closing import Closing
+from penstock.gateway.config import (
+    AddressLimits,
+    BatchBounds,
+    Bounds,
+    CallerLimits,
+    Deadlines,
+    KeyLimits,
+    PayerLimits,
+    StoreBounds,
+)
 from penstock.gateway.demand import Demand
-from penstock.gateway.directory import Chute, Directory
-from penstock.gateway.errors import BadRequest, MinerFailed, NoCapacity
-from penstock.gateway.instances import Instance
+from penstock.gateway.dialects import DIALECTS
+from penstock.gateway.directory import Directory
+from penstock.gateway.files import Files
+from penstock.gateway.hedging import Hedges
+from penstock.gateway.inside import Asker, Inside, Terms
 from penstock.gateway.leases import Leases, LeaseTerms
-from penstock.gateway.orders import Ceilings, Orders, ceilings, header_text
+from penstock.gateway.meters import ABOUT
+from penstock.gateway.orders import Orders
+from penstock.gateway.parts import Swept
+from penstock.gateway.passage import Passage
+from penstock.gateway.plan import Planner
 from penstock.gateway.records import Recorder
-from penstock.gateway.relay import Relay
+from penstock.gateway.sealer import Sealer
+from penstock.gateway.sessions import Sessions
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Bus, Clock, Entropy, Sign, Verify
+from penstock.kit.ports import Bus, Clock, Entropy, Sign, Stores, Verify
 from penstock.kit.tasks import Errands, Scope, crash_recorder
+from penstock.kit.telemetry import Tracer
 from penstock.kit.wire.client import HttpClient
-from penstock.kit.wire.http import SSE_HEADERS, Headers, Request, Response, Stream
+from penstock.kit.wire.exchange import HotHandler
+from penstock.kit.wire.http import Request, Response
 from penstock.spec.params import Params
-from penstock.spec.receipts import Outcome
-from penstock.spec.routing import Need, rank
-from penstock.spec.stream import RECEIPT_HEADER
 
-COUNTERSIGN_HEADER = "x-penstock-countersign"
-CHARGE_HEADER = "x-penstock-charge"
-SEED_BYTES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One request, let in: what is asked of whom, best first, and the most it may cost."""
-
-    call: Call
-    chute: Chute
-    bounds: Ceilings
-    instances: tuple[Instance, ...]
-    present: int
-    hold_nano: int
+SWEEP_MS = 250
+"""How often deadlines are looked at: one look at all passages is cheaper than a timer for each."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,60 +65,126 @@ class Gateway:
     tag_secret: bytes
     ledger_url: str = ""
     key_limits: KeyLimits = field(default_factory=KeyLimits)
+    payer_limits: PayerLimits = field(default_factory=PayerLimits)
+    address_limits: AddressLimits = field(default_factory=AddressLimits)
     deadlines: Deadlines = field(default_factory=Deadlines)
     bounds: Bounds = field(default_factory=Bounds)
-    metrics: Metrics = field(default_factory=Metrics)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=lambda: Metrics(about=ABOUT))
+    store: Stores | None = None
+    """Where files and batches are kept; without it there are none."""
+    store_bounds: StoreBounds = field(default_factory=StoreBounds)
+    batch_bounds: BatchBounds = field(default_factory=BatchBounds)
+    tracer: Tracer | None = None
+    gather: Callable[[], Awaitable[bytes]] | None = None
+    """What all processes of this gateway export together, where there are several."""
 
+    passages: dict[Swept, None] = field(init=False, default_factory=dict)
+    """Requests on their way; as many as `admission` lets in, and those at its door."""
     directory: Directory = field(init=False)
     leases: Leases = field(init=False)
     admission: Admission = field(init=False)
+    planner: Planner = field(init=False)
     orders: Orders = field(init=False)
+    sessions: Sessions = field(init=False)
     recorder: Recorder = field(init=False)
+    sealer: Sealer = field(init=False)
     demand: Demand = field(init=False)
     closing: Closing = field(init=False)
+    hedges: Hedges = field(init=False)
     line: Line = field(init=False)
     errands: Errands = field(init=False)
+    files: Files | None = field(init=False, default=None)
+    batches: Batches | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        params, bounds, clock = self.params, self.bounds, self.clock
+        bounds, clock = self.bounds, self.clock
         self.errands = Errands(crash_recorder(self.metrics))
         self.demand = Demand(board=self.bus, name=self.name)
         self.recorder = Recorder(bus=self.bus, name=self.name, bounds=bounds, metrics=self.metrics)
         self.directory = Directory(
-            clock=clock, verify=self.verify, params=params, bounds=bounds, metrics=self.metrics
+            clock=clock,
+            verify=self.verify,
+            params=self.params,
+            bounds=bounds,
+            metrics=self.metrics,
         )
+        self.planner = Planner(
+            directory=self.directory,
+            demand=self.demand,
+            clock=clock,
+            entropy=self.entropy,
+            bounds=bounds,
+            aliases=self.aliases,
+        )
+        self.hedges = Hedges(bounds.hedge_ppm)
+        self._make_money()
+        self._make_orders()
+        if self.store is not None:
+            self.files = Files(
+                store=self.store, clock=clock, entropy=self.entropy, bounds=self.store_bounds
+            )
+            self.batches = Batches(self, self.store, self.files)
+
+    def _make_money(self) -> None:
         terms = LeaseTerms(
             gateway=self.sign.identity,
-            amount_nano=params.lease_amount_nano,
-            ttl_ms=params.lease_ttl_ms,
+            amount_nano=self.params.lease_amount_nano,
+            ttl_ms=self.params.lease_ttl_ms,
             ask_ms=self.deadlines.ask_ms,
-            idle_ms=bounds.lease_idle_ms,
-            payers_max=bounds.keys_max,
+            idle_ms=self.bounds.lease_idle_ms,
+            payers_max=self.bounds.keys_max,
         )
-        self.leases = Leases(ask=self.bus, clock=clock, give_back=self.recorder, terms=terms)
+        self.leases = Leases(ask=self.bus, clock=self.clock, give_back=self.recorder, terms=terms)
+        limits = CallerLimits(self.key_limits, self.payer_limits, self.address_limits)
         self.admission = Admission(
-            leases=self.leases, clock=clock, limits=self.key_limits, bounds=bounds
+            leases=self.leases, clock=self.clock, limits=limits, bounds=self.bounds
         )
+
+    def _make_orders(self) -> None:
+        """Everything between the gateway and its miners."""
         self.orders = Orders(
-            clock=clock,
+            clock=self.clock,
             sign=self.sign,
             entropy=self.entropy,
-            params=params,
+            params=self.params,
             tag_secret=self.tag_secret,
+        )
+        self.sessions = Sessions(
+            http=self.http,
+            clock=self.clock,
+            sign=self.sign,
+            verify=self.verify,
+            entropy=self.entropy,
+            errands=self.errands,
+            deadlines=self.deadlines,
+            bounds=self.bounds,
         )
         self.line = Line(
             http=self.http,
-            clock=clock,
+            clock=self.clock,
+            errands=self.errands,
             deadlines=self.deadlines,
-            bounds=bounds,
-            total_ms=params.order_ttl_ms,
+            bounds=self.bounds,
+            total_ms=self.params.order_ttl_ms,
         )
-        self.closing = Closing(
-            clock=clock,
+        self.sealer = Sealer(
+            clock=self.clock,
             sign=self.sign,
             verify=self.verify,
-            params=params,
+            http=self.http,
+            sessions=self.sessions,
             recorder=self.recorder,
+            leases=self.leases,
+            errands=self.errands,
+            metrics=self.metrics,
+            deadlines=self.deadlines,
+        )
+        self.closing = Closing(
+            clock=self.clock,
+            verify=self.verify,
+            params=self.params,
+            sealer=self.sealer,
             demand=self.demand,
             metrics=self.metrics,
             errands=self.errands,
@@ -123,7 +192,7 @@ class Gateway:
         )
 
     def start(self, scope: Scope) -> None:
-        """Start the loops: records, directory, leases, demand."""
+        """Start the loops: records, directory, leases, demand, deadlines."""
         beat_ms = self.params.beat_ms
         former = f"start/{self.entropy(16).hex()}"
         self.recorder.all_leases_closed(
@@ -136,151 +205,56 @@ class Gateway:
             ("chutes", lambda: self.directory.watch_chutes(self.bus)),
             ("leases", lambda: self.leases.keep(beat_ms=beat_ms)),
             ("demand", lambda: self.demand.show(beat_ms=beat_ms)),
+            ("deadlines", self._watch_deadlines),
             ("sweep", self._sweep),
         ):
             scope.supervise(name, loop, on_event=crash)
+        if self.batches is not None:
+            scope.supervise("batches", self.batches.keep, on_event=crash)
+
+    def halt(self) -> None:
+        """About to stop: no line of a batch is begun any more."""
+        if self.batches is not None:
+            self.batches.halt()
 
     async def stop(self) -> None:
-        """After the server has closed: see lost clients' orders off, give leases back, flush."""
+        """After the server has closed: see lost clients' orders off, fetch the last seals, give leases
+        back, flush.
+        """
+        if self.batches is not None:
+            await self.batches.finish(deadline_ms=self.deadlines.drain_ms)
         await self.closing.wait_quiet(deadline_ms=2 * self.deadlines.cancel_wait_ms)
         self.leases.close()
+        await self.sealer.finish(deadline_ms=self.deadlines.seal_stop_ms)
         await self.demand.put_changes()
         await self.recorder.flush(deadline_ms=self.deadlines.flush_ms)
 
-    async def answer(self, request: Request) -> Response | Stream:
-        """A request at one of the inference paths. Raises GatewayError."""
-        key = await self.admission.key_of(request.bearer())
-        self.admission.check_rate(key)  # before anything that costs us, or that the market counts
-        self.recorder.check_room(self.admission.running)
-        call = parse_body(request.path, request.body)
-        plan = self.plan(call)
-        ticket = await self.admission.enter(key, plan.hold_nano)
-        try:
-            return await self._tries(plan, ticket, request.request_id)
-        finally:
-            if ticket.is_with_handler and not ticket.is_settled:
-                ticket.settle(0)
+    def ask(self, exchange: Asker) -> None:
+        """A request at one of the inference paths, complete: the server's hot handler."""
+        self._ask(exchange, None)
 
-    def plan(self, call: Call) -> Plan:
-        """Choose instances and the hold. Raises ModelUnknown, BadRequest, NoCapacity."""
-        chute = self.directory.resolve(call.model)
-        manifest = chute.manifest
-        if manifest.modality is not MODALITIES[call.path]:
-            raise BadRequest(
-                reason=f"{manifest.name!r} serves {manifest.modality.value}, not {call.path}.",
-                param="model",
-            )
-        bounds = ceilings(call, manifest.limits)
-        present = self.directory.instances(chute.chute)
-        self.demand.requested(chute.chute)
-        ranked = self._ranked(call, chute, bounds=bounds, present=present)
-        if not ranked:
-            self.demand.refused(chute.chute)
-            raise NoCapacity(model=call.model, instances=len(present), refused=0)
-        tried = ranked[: self.bounds.tries_max]
-        return Plan(
-            call=call,
-            chute=chute,
-            bounds=bounds,
-            instances=ranked,
-            present=len(present),
-            hold_nano=max(bounds.charge_max(one.offer.price) for one in tried),
-        )
+    async def answer(self, request: Request, *, terms: Terms | None = None) -> Response:
+        """The same for a request from inside: the whole answer, also of a stream."""
+        inside = Inside(request)
+        self._ask(inside, terms)
+        return await inside.answer()
 
-    def _ranked(
-        self, call: Call, chute: Chute, *, bounds: Ceilings, present: list[Instance]
-    ) -> tuple[Instance, ...]:
-        now_ms = self.clock.now_ms()
-        need = Need(
-            chutes=(chute.chute,),
-            price_max=chute.manifest.price_max,
-            prompt_bytes=len(call.body),
-            completion_max=bounds.completion_max,
-        )
-        by_name = {one.offer.instance: one for one in present}
-        names = rank(
-            [one.candidate(now_ms) for one in present],
-            need,
-            now_ms=now_ms,
-            seed=int.from_bytes(self.entropy(SEED_BYTES), "big"),
-        )
-        return tuple(by_name[name] for name in names)
+    def _ask(self, exchange: Asker, terms: Terms | None) -> None:
+        passage = Passage(self, exchange, terms)
+        self.errands.guard("passage", Passage.begin, passage, on_crash=passage.crashed)
 
-    async def _tries(self, plan: Plan, ticket: Ticket, request_id: str) -> Response | Stream:
-        """One order after another. Raises NoCapacity when all refused, MinerFailed otherwise."""
-        refused = failed = 0
-        reason = ""
-        for instance in plan.instances:
-            if refused + failed == self.bounds.tries_max:
-                break
-            if not self._is_fit(plan, instance):
-                continue
-            if refused + failed:
-                self.metrics.count("gateway_failovers_total")
-            attempt = self._begin(plan, instance, ticket.account)
-            await self._opened(attempt, ticket)
-            if attempt.is_streaming:
-                relay = Relay(self.closing, attempt, ticket=ticket, request_id=request_id)
-                return Stream(200, SSE_HEADERS + self._headers(attempt), relay)
-            closed = self.closing.close(attempt, ticket)
-            if closed.end.outcome is Outcome.COMPLETE:
-                ticket.settle(closed.end.charge_nano)
-                self.metrics.count("gateway_requests_total", outcome=Outcome.COMPLETE.value)
-                return self._whole(attempt, closed)
-            await attempt.cut()
-            if closed.end.outcome is Outcome.REFUSED:
-                refused += 1
-            else:
-                failed += 1
-                reason = attempt.failure or closed.end.fault.value
-        if failed:
-            raise MinerFailed(tries=refused + failed, reason=reason)
-        self.demand.refused(plan.chute.chute)
-        raise NoCapacity(model=plan.call.model, instances=plan.present, refused=refused)
+    def hot_paths(self) -> Mapping[str, HotHandler]:
+        """All inference paths, for the server."""
+        return dict.fromkeys((*MODALITIES, *DIALECTS), self.ask)
 
-    def _is_fit(self, plan: Plan, instance: Instance) -> bool:
-        """Between two tries an offer may have ended, grown dearer, or filled up."""
-        offer = instance.offer
-        return (
-            offer.valid_until_ms >= self.clock.now_ms()
-            and plan.bounds.charge_max(offer.price) <= plan.hold_nano
-            and instance.has_room
-        )
-
-    def _begin(self, plan: Plan, instance: Instance, account: str) -> Attempt:
-        placed = self.orders.place(plan.call, instance.offer, bounds=plan.bounds, account=account)
-        return Attempt(self.line, plan.call, placed=placed, instance=instance)
-
-    async def _opened(self, attempt: Attempt, ticket: Ticket) -> None:
-        """Open the attempt in a task of its own: a client that leaves must not take it down.
-
-        What the miner has done by then is still owed to it, and its receipt says how much.
-        """
-        opening = self.errands.start("order", attempt.open())
-        try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            self.closing.abandon(attempt, ticket, opening)
-            raise
-
-    def _headers(self, attempt: Attempt) -> Headers:
-        order = attempt.placed.order
-        return (
-            ("x-penstock-order", order.order_id),
-            ("x-penstock-miner", order.miner),
-            ("x-penstock-instance", order.instance),
-            ("x-penstock-chute", order.chute),
-        )
-
-    def _whole(self, attempt: Attempt, closed: Closed) -> Response:
-        assert closed.receipt is not None, "a complete order has a receipt"
-        words: Headers = (
-            ("content-type", attempt.content_type()),
-            (RECEIPT_HEADER, header_text(closed.receipt)),
-            (COUNTERSIGN_HEADER, header_text(closed.countersign)),
-            (CHARGE_HEADER, str(closed.end.charge_nano)),
-        )
-        return Response(attempt.status, attempt.body, words + self._headers(attempt))
+    async def _watch_deadlines(self) -> None:
+        while True:
+            now_us = self.clock.mono_us()
+            for passage in list(self.passages):
+                passage.sweep(now_us)
+            self.closing.sweep(now_us)
+            self.line.sweep(now_us)
+            await asyncio.sleep(SWEEP_MS / 1000)
 
     async def _sweep(self) -> None:
         """Once a beat: forget old offers and refresh the gauges."""
@@ -289,4 +263,6 @@ class Gateway:
             self.metrics.gauge("gateway_leases", self.leases.count)
             self.metrics.gauge("gateway_held_nano", self.leases.held_nano)
             self.metrics.gauge("gateway_running", self.admission.running)
+            self.metrics.gauge("gateway_sessions", self.sessions.open_count)
+            self.metrics.gauge("gateway_unsealed", self.sealer.waiting)
             await asyncio.sleep(self.params.beat_ms / 1000)

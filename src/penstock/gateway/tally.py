@@ -1,20 +1,23 @@
-"""What the gateway sees of one answer: its bytes counted and hashed, and the miner's signed words.
+"""What the gateway sees of one answer: its bytes counted and hashed, and the miner's words in it.
 
 An event goes on to the client, byte for byte, in the moment in which it is complete, and is hashed
 then: only then is it known whether it is a part of the answer or the receipt that ends it
-(spec/stream.py).
+(spec/stream.py). JSON never holds a raw line end, so whole events are found and counted by a search
+for empty lines, many at a time; only our own comments are looked at one by one.
 """
 
 from dataclasses import dataclass
 from hashlib import sha256
 
 from penstock.kit.errors import EventTooLarge
-from penstock.kit.sse import EventSplitter, parse_comment
+from penstock.kit.sse import EVENT_BYTES_MAX, EventSplitter, parse_comment
 from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
 
 EVENT_FRAME_BYTES = 8
 """`data: ` and the empty line: bytes of an event that cannot be content."""
 _COLON = ord(":")
+_END = b"\n\n"
+_COMMENT = b"\n\n:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Tally:
     __slots__ = (
         "_frame_bytes",
         "_hash",
+        "_rest",
         "_splitter",
         "body_bytes",
         "broken",
@@ -43,7 +47,10 @@ class Tally:
     )
 
     def __init__(self) -> None:
-        self._splitter = EventSplitter()
+        self._rest: bytearray | None = None
+        """An event that is not complete yet."""
+        self._splitter: EventSplitter | None = None
+        """For engines that end lines with CR: event by event, from the first CR on."""
         self._hash = sha256()
         self._frame_bytes = 0
         self.body_bytes = 0
@@ -69,6 +76,83 @@ class Tally:
         A part of an event is of no use to a client, and one that is never completed would be read
         as broken JSON. Nothing behind the receipt goes on.
         """
+        if self._splitter is not None or b"\r" in chunk:
+            return self._feed_lines(chunk)
+        whole = chunk
+        if self._rest is not None:
+            whole = self._joined(chunk)
+        elif chunk[-2:] != _END:
+            whole = self._cut(chunk)
+        if not whole:
+            return whole
+        if whole[0] != _COLON and _COMMENT not in whole:
+            count = whole.count(_END)
+            self.events += count
+            self._frame_bytes += EVENT_FRAME_BYTES * count
+            self._hash.update(whole)
+            self.body_bytes += len(whole)
+            return whole
+        return self._take(whole)
+
+    def take_whole(self, body: bytes) -> None:
+        """Count an answer that came in one piece."""
+        self._hash.update(body)
+        self.body_bytes += len(body)
+
+    def _cut(self, chunk: bytes) -> bytes:
+        """The whole events of a chunk; what is behind them waits."""
+        end = chunk.rfind(_END) + 2
+        if end == 1:
+            end = 0
+        self._rest = bytearray(chunk[end:])
+        self._check(len(self._rest))
+        return chunk[:end]
+
+    def _joined(self, chunk: bytes) -> bytes:
+        """What waits and a chunk behind it, as far as they are whole events. The old part is not
+        searched again: an event in many pieces costs no more than one in few.
+        """
+        rest = self._rest
+        assert rest is not None, "something waits"
+        search_from = max(0, len(rest) - 1)
+        rest += chunk
+        end = rest.rfind(_END, search_from) + 2
+        if end == 1:
+            self._check(len(rest))
+            return b""
+        whole = bytes(rest[:end])
+        del rest[:end]
+        if not rest:
+            self._rest = None
+        return whole
+
+    def _take(self, whole: bytes) -> bytes:
+        """Count events among which there are comments; returns them up to the receipt."""
+        start, length = 0, len(whole)
+        while start < length:
+            if whole[start] == _COLON:
+                end = whole.index(_END, start) + 2
+                event = whole[start:end]
+                self._comment(event)
+                if self.receipt is not None:
+                    return whole[:end]
+                self._count(event, events=0)
+            else:
+                found = whole.find(_COMMENT, start)
+                end = length if found < 0 else found + 2
+                part = whole[start:end]
+                count = part.count(_END)
+                self._frame_bytes += EVENT_FRAME_BYTES * count
+                self._count(part, events=count)
+            start = end
+        return whole
+
+    def _feed_lines(self, chunk: bytes) -> bytes:
+        """As `feed`, for any line ends: slower, and rare."""
+        if self._splitter is None:
+            self._splitter = EventSplitter()
+            chunk = bytes(self._rest or b"") + chunk
+            self._rest = None
         try:
             events = self._splitter.feed(chunk)
         except EventTooLarge as error:
@@ -79,17 +163,16 @@ class Tally:
                 self._comment(event)
                 if self.receipt is not None:
                     return b"".join(events[:count])
+                self._count(event, events=0)
             else:
-                self.events += 1
                 self._frame_bytes += EVENT_FRAME_BYTES
-            self._hash.update(event)
-            self.body_bytes += len(event)
-        return events[0] if len(events) == 1 else b"".join(events)
+                self._count(event, events=1)
+        return b"".join(events)
 
-    def take_whole(self, body: bytes) -> None:
-        """Count an answer that came in one piece."""
-        self._hash.update(body)
-        self.body_bytes += len(body)
+    def _count(self, part: bytes, *, events: int) -> None:
+        self.events += events
+        self._hash.update(part)
+        self.body_bytes += len(part)
 
     def _comment(self, event: bytes) -> None:
         named = parse_comment(event)
@@ -105,3 +188,7 @@ class Tally:
                 content_bytes=self.content_bytes,
             )
         self._frame_bytes += len(event)
+
+    def _check(self, size: int) -> None:
+        if size > EVENT_BYTES_MAX:
+            self.broken = str(EventTooLarge(EVENT_BYTES_MAX))

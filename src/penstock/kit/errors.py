@@ -53,14 +53,6 @@ class BodyTooLarge(WireError):
         self.bytes_max = bytes_max
 
 
-class ReaderStalled(WireError):
-    """The peer stopped reading what it asked for."""
-
-    def __init__(self, deadline_ms: int) -> None:
-        super().__init__(f"the peer read nothing for {deadline_ms} ms")
-        self.deadline_ms = deadline_ms
-
-
 class PortTaken(OSError):
     """Something else listens on (host, port) already."""
 

@@ -14,10 +14,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from penstock.kit.ports import Entropy
+from penstock.spec.seals import is_seal, sealed_verify
 
 SEED_BYTES = 32
 DIGEST_BYTES = 32
 PARSED_KEYS_MAX = 4096
+KNOWN_ROOTS_MAX = 4096
 PUBLIC_KEY_HEX = re.compile(r"[0-9a-f]{64}")
 ADDRESS_HEX = re.compile(r"[0-9a-f]{40}")
 SIGNATURE_HEX = re.compile(r"[0-9a-f]{128}")
@@ -123,8 +125,39 @@ class Eip155Key:
         return (signature[:-1] + bytes([signature[-1] + EIP155_V_FIRST])).hex()
 
 
-def verify(identity: str, digest: bytes, signature_hex: str) -> bool:
-    """Did `identity` sign `digest` (32 bytes)? Wrong in any way is False; it never raises."""
+class KnownRoots:
+    """Roots of seals whose signature held, so that one check does for a whole batch.
+
+    Two generations of at most `roots_max` each: when the younger one is full the older one is
+    forgotten. Nothing here can be wrong for long or short: a signature that held holds for ever.
+    """
+
+    def __init__(self, roots_max: int = KNOWN_ROOTS_MAX) -> None:
+        self._roots_max = roots_max
+        self._young: set[object] = set()
+        self._old: set[object] = set()
+
+    def __contains__(self, item: object, /) -> bool:
+        return item in self._young or item in self._old
+
+    def add(self, item: object, /) -> None:
+        if len(self._young) >= self._roots_max:
+            self._old, self._young = self._young, set()
+        self._young.add(item)
+
+
+def verify(identity: str, digest: bytes, signature: str) -> bool:
+    """Did `identity` sign `digest` (32 bytes), by itself or under a seal (`spec.seals`)?
+
+    Wrong in any way is False; it never raises. The roots of the latest seals are remembered.
+    """
+    if is_seal(signature):
+        return _verify_sealed(identity, digest, signature)
+    return verify_single(identity, digest, signature)
+
+
+def verify_single(identity: str, digest: bytes, signature_hex: str) -> bool:
+    """The same for a signature over this digest alone; a seal is none."""
     scheme, separator, public = identity.partition(":")
     if not separator or len(digest) != DIGEST_BYTES:
         return False
@@ -224,6 +257,9 @@ def _verify_eip155(address: str, digest: bytes, signature_hex: str) -> bool:
     except ValueError:
         return False
     return address_of(signer.format(compressed=False)).hex() == address
+
+
+_verify_sealed = sealed_verify(verify_single, known=KnownRoots())
 
 
 def _check_seed(seed: bytes) -> bytes:

@@ -69,10 +69,15 @@ def events(station: str) -> EventLog:
     return EventLog(logging.getLogger(f"{_ROOT}.{station}"))
 
 
-def configure(*, as_json: bool, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all events to `stream` (stderr) as JSON lines or as plain text. Call once at start."""
+def configure(
+    *, as_json: bool, level: str = "INFO", stream: TextIO | None = None, worker: str = ""
+) -> None:
+    """Send all events to `stream` (stderr) as JSON lines or as plain text. Call once at start.
+
+    `worker` names this process in every line, where several write into one log.
+    """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JsonLine() if as_json else PlainLine())
+    handler.setFormatter(JsonLine(worker) if as_json else PlainLine(worker))
     root = logging.getLogger(_ROOT)
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -98,6 +103,10 @@ def masked(name: str, value: object, *, depth: int = 0) -> object:
 class JsonLine(logging.Formatter):
     """`{"at_ms", "level", "station", "event", ...fields}` on one line."""
 
+    def __init__(self, worker: str = "") -> None:
+        super().__init__()
+        self._worker = worker
+
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON."""
         line: dict[str, Any] = {
@@ -106,6 +115,8 @@ class JsonLine(logging.Formatter):
             "station": record.name.removeprefix(f"{_ROOT}."),
             "event": record.getMessage(),
         }
+        if self._worker:
+            line["worker"] = self._worker
         for name, value in _fields(record).items():
             line.setdefault(name, value)
         if record.exc_info:
@@ -118,12 +129,16 @@ class PlainLine(logging.Formatter):
 
     default_time_format = "%H:%M:%S"
 
+    def __init__(self, worker: str = "") -> None:
+        super().__init__()
+        self._worker = worker
+
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of text, with the traceback below if there is one."""
         words = [
             self.formatTime(record, self.default_time_format),
             record.levelname,
-            record.name.removeprefix(f"{_ROOT}."),
+            self._worker or record.name.removeprefix(f"{_ROOT}."),
             record.getMessage(),
         ]
         words += [f"{name}={_one_line(value)}" for name, value in _fields(record).items()]

@@ -5,6 +5,7 @@ Every port that can fail raises one of the errors named in its docstring and not
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -124,6 +125,84 @@ class DiskFull(Exception):
     """The store refused to take more. Nothing was written: the old file still stands."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A small value under a key. `revision` is above 0 and grows with each change of the key."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class Conflict(Exception):
+    """Somebody else changed the cell first. Read it and decide anew."""
+
+
+class Cells(Protocol):
+    """Small values that several stations change: each change names the revision it was made from."""
+
+    async def read(self, key: str) -> Cell | None:
+        """The present value; None if there is none, or its time is over. Raises BusDown."""
+        ...
+
+    async def swap(self, key: str, value: bytes, *, revision: int, keep_ms: int) -> int:
+        """Put `value` in the place of `revision` (0: of nothing), for so long; its revision.
+
+        An empty value removes the cell. Raises Conflict, DiskFull, BusDown.
+        """
+        ...
+
+    async def under(self, prefix: str) -> list[Cell]:
+        """All cells below the level `prefix`, in the order of their keys. Raises BusDown."""
+        ...
+
+
+class BlobMissing(Exception):
+    """There is no blob of this name: never stored, dropped, or its time is over."""
+
+
+class Blobs(Protocol):
+    """Large values, written once: whole or not at all."""
+
+    async def store(self, name: str, parts: AsyncIterator[bytes], *, keep_ms: int) -> int:
+        """Keep what `parts` yield for so long; how many bytes that is. Raises DiskFull, BusDown, and
+        whatever `parts` raises; then nothing is kept.
+        """
+        ...
+
+    def fetch(self, name: str) -> AsyncIterator[bytes]:
+        """Its bytes in pieces; may be held open for as long as the reader likes. Raises BlobMissing,
+        BusDown.
+        """
+        ...
+
+    async def drop(self, name: str) -> None:
+        """Remove it if it is there. Raises BusDown."""
+        ...
+
+
+class Journals(Protocol):
+    """Values that grow by whole entries, each on disk before `append` returns."""
+
+    async def append(self, name: str, entry: bytes, *, keep_ms: int) -> None:
+        """Add an entry (not empty), also to a journal that is new. Raises DiskFull, BusDown."""
+        ...
+
+    def replay(self, name: str) -> AsyncIterator[bytes]:
+        """The entries in the order of their storing; none of a journal that is not there. An entry
+        whose writer was not told that it is stored may come, or come twice. Raises BusDown.
+        """
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Remove it if it is there. Raises BusDown."""
+        ...
+
+
+class Stores(Cells, Blobs, Journals, Protocol):
+    """All three, as one adapter (NATS) gives them."""
+
+
 class Files(Protocol):
     """A folder of published files; names use `/`."""
 
@@ -155,9 +234,18 @@ class Network(Protocol):
         ...
 
     async def listen(
-        self, host: str, port: int, factory: Callable[[], asyncio.Protocol]
+        self,
+        host: str,
+        port: int,
+        factory: Callable[[], asyncio.Protocol],
+        *,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> "Listener":
-        """Accept connections until the listener is closed. Port 0 picks one. Raises OSError."""
+        """Accept connections until the listener is closed. Port 0 picks one. Raises OSError.
+
+        With `reuse_port` other processes may listen on the same port and share its connections.
+        """
         ...
 
 

@@ -155,6 +155,21 @@ class Errands:
         task.add_done_callback(self._forget)
         return task
 
+    def guard(
+        self,
+        name: str,
+        call: Callable[[T], None],
+        argument: T,
+        *,
+        on_crash: Callable[[Exception], None],
+    ) -> None:
+        """Call a plain function now; a crash in it is reported as an errand's is."""
+        try:
+            call(argument)
+        except Exception as error:  # noqa: BLE001 - the one place: a crash becomes an answer
+            self._report(name, error)
+            on_crash(error)
+
     async def close(self, *, deadline_ms: int) -> None:
         """Cancel what runs and wait for it, at most `deadline_ms`."""
         tasks = list(self._tasks)

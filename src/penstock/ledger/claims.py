@@ -74,7 +74,8 @@ def _check(claim: object, rules: Rules) -> Judged | Rejected:
     if not isinstance(claim, dict) or set(claim) != {"order", "receipt"}:
         return Rejected("malformed", "a claim is an order and a receipt")
     try:
-        return judged_record({**claim, "checkpoint": None, "countersign": None}, rules)
+        alone = {"checkpoint": None, "countersign": None, "decision": None}
+        return judged_record({**claim, **alone}, rules)
     except Rejected as error:
         return error
 

@@ -20,6 +20,7 @@ from penstock.ledger.intake import (
     MarketWord,
     Rules,
     read_event,
+    split_event,
     wanted_for,
 )
 from penstock.ledger.policy import Draft, Fate
@@ -29,6 +30,8 @@ from penstock.spec.errors import SpecError
 SUBJECT = "events.>"
 GROUP = "ledger"
 BATCH_MAX = 128
+BATCH_BYTES_MAX = 512 * 1024
+"""A message may hold many records; a transaction is not to grow with them."""
 QUEUE_MAX = 256
 QUIET_WAIT_MS = 250
 PUT_OFF_MAX = 4_096
@@ -82,8 +85,10 @@ class Consumer:
     async def _work(self, queue: asyncio.Queue[Delivery]) -> None:
         while True:
             batch = [await queue.get()]
-            while len(batch) < BATCH_MAX and not queue.empty():
+            size = len(batch[0].data)
+            while len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX and not queue.empty():
                 batch.append(queue.get_nowait())
+                size += len(batch[-1].data)
             await self.take(batch)
 
     async def _measure(self) -> None:
@@ -170,14 +175,24 @@ class Consumer:
     async def _read(self, batch: Sequence[Delivery]) -> list[Arrival]:
         rules = self.rules()
         arrivals: list[Arrival] = []
-        for index, delivery in enumerate(batch, start=1):
-            try:
-                arrivals.append(read_event(delivery.subject, delivery.data, rules))
-            except Rejected as error:
-                self._reject(error, subject=delivery.subject)
-            if not index % CHECKED_BETWEEN_TURNS_MAX:
-                await asyncio.sleep(0)
+        count = 0
+        for delivery in batch:
+            for data in self._split(delivery):
+                try:
+                    arrivals.append(read_event(delivery.subject, data, rules))
+                except Rejected as error:
+                    self._reject(error, subject=delivery.subject)
+                count += 1
+                if not count % CHECKED_BETWEEN_TURNS_MAX:
+                    await asyncio.sleep(0)
         return arrivals
+
+    def _split(self, delivery: Delivery) -> list[bytes]:
+        try:
+            return split_event(delivery.subject, delivery.data)
+        except Rejected as error:
+            self._reject(error, subject=delivery.subject)
+            return []
 
     async def _keep(self, arrivals: Sequence[Arrival]) -> None:
         if not arrivals:

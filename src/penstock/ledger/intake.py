@@ -26,6 +26,8 @@ from penstock.spec.receipts import Judgement, Record, judge, parse_record
 
 EVENT_BYTES_MAX = 1 << 20
 RECORD_BYTES_MAX = 1 << 16
+RECORD_BATCH_MAX = 64
+RECORD_BATCH = b'{"records":'
 ORDER_ID = re.compile(r"o-[0-9a-f]{32}")
 LEASE_ID = re.compile(r"l-[0-9a-f]{32}")
 ENTRY_ID = re.compile(r"[!-~]{1,256}")
@@ -94,6 +96,10 @@ class _RecordEvent(msgspec.Struct, forbid_unknown_fields=True):
     lease_id: str
 
 
+class _RecordBatch(msgspec.Struct, forbid_unknown_fields=True):
+    records: list[msgspec.Raw]
+
+
 class _LeaseEvent(msgspec.Struct, forbid_unknown_fields=True):
     lease_id: str
     close: bool
@@ -107,10 +113,29 @@ class _LogEvent(msgspec.Struct, forbid_unknown_fields=True):
     body: dict[str, Any]
 
 
+_record_batch = msgspec.json.Decoder(_RecordBatch).decode
 _record_event = msgspec.json.Decoder(_RecordEvent).decode
 _lease_event = msgspec.json.Decoder(_LeaseEvent).decode
 _leaf = msgspec.json.Encoder(order="deterministic").encode
 _log_event = msgspec.json.Decoder(_LogEvent).decode
+
+
+def split_event(subject: str, data: bytes) -> list[bytes]:
+    """The events in one message: a gateway sends up to RECORD_BATCH_MAX records at a time.
+
+    What is no such batch is one event, well formed or not. Raises Rejected for a batch too large.
+    """
+    if not subject.startswith(RECORDS) or not data.startswith(RECORD_BATCH):
+        return [data]
+    if len(data) > EVENT_BYTES_MAX:
+        raise Rejected("too_large", subject)
+    try:
+        records = _record_batch(data).records
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected("malformed", str(error)[:200]) from error
+    if len(records) > RECORD_BATCH_MAX:
+        raise Rejected("too_large", "more records than one message may hold")
+    return [bytes(one) for one in records]
 
 
 def read_event(subject: str, data: bytes, rules: Rules) -> Arrival:

@@ -1,4 +1,8 @@
-"""Sends the outbox to the ledger until it knows every receipt."""
+"""Sends the outbox to the ledger until it knows every receipt.
+
+A receipt that was vouched for, and that its gateway has not asked us to seal, is sealed here: many
+under one signature.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,11 +10,13 @@ from dataclasses import dataclass
 
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Clock
+from penstock.kit.ports import Clock, Sign
 from penstock.kit.tasks import Backoff
 from penstock.miner.errors import PeerDown, PeerRefused
 from penstock.miner.market import CLAIMS_MAX, Call, Verdict, claim
 from penstock.miner.outbox import Outbox
+from penstock.miner.sealing import Sealing
+from penstock.miner.statement import seal_all
 from penstock.miner.store import Claim
 from penstock.spec.params import Params
 
@@ -26,7 +32,8 @@ _log = events("miner")
 class Claims:
     """The loop between outbox and ledger. `ledger_url` gives "" until the market has named it."""
 
-    outbox: Outbox
+    sealing: Sealing
+    key: Sign
     client: Call
     clock: Clock
     params: Params
@@ -36,9 +43,9 @@ class Claims:
     why: str = ""
 
     @property
-    def settle_ms(self) -> int:
-        """How long the gateway is given to deliver a record before the ledger is asked."""
-        return self.params.claim_grace_ms // 4
+    def outbox(self) -> Outbox:
+        """What is claimed."""
+        return self.sealing.outbox
 
     async def run(self) -> None:
         """Ask and sync for ever, with a bounded wait when the ledger is down."""
@@ -62,7 +69,7 @@ class Claims:
             try:
                 verdicts = await self._ask(url, batch)
             except (PeerDown, PeerRefused) as error:
-                self._postpone(batch, now_ms + self.settle_ms)
+                self._postpone(batch, now_ms + self.sealing.settle_ms)
                 self._say(str(error))
                 return False
             self._apply(batch, verdicts, now_ms=now_ms)
@@ -75,6 +82,7 @@ class Claims:
 
         Raises PeerDown, PeerRefused.
         """
+        seal_all([one.receipt for one in batch], self.key)
         try:
             return await claim(self.client, url, batch, deadline_ms=self.deadline_ms)
         except PeerRefused as error:
@@ -94,6 +102,7 @@ class Claims:
                 self.outbox.postpone(one.order_id, due_ms=now_ms + self.params.claim_grace_ms // 2)
                 continue
             self.outbox.settle(one.order_id)
+            self.sealing.forget(one.order_id)
             self.metrics.count("miner_claims_total", state=verdict.state)
             if verdict.state == "rejected":
                 _log.warning("claim.rejected", order_id=one.order_id)

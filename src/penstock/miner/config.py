@@ -28,6 +28,8 @@ class Deadlines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One question to the market."""
     ledger_ms: int = 10_000
     drain_ms: int = 30_000
+    seal_ms: int = 60_000
+    """After its deadline, how long an order that was vouched for may wait for its gateway's seal."""
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +40,13 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     orders_max: int = 200_000
     """Order ids that are remembered until their deadline, so that none is served twice."""
     claims_max: int = 50_000
+    sessions_max: int = 4_096
+    gateway_sessions_max: int = 64
+    """Of one gateway: each of its processes has one."""
+    taken_max: int = 50_000
+    """Orders under sessions that are kept for seals to come, or to be asked for again."""
+    unsealed_max: int = 4_096
+    """Orders of one gateway that wait for its seal; beyond these it is refused."""
 
 
 class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -44,10 +44,8 @@ class PeerRefused(Exception):
 
 
 @dataclass(eq=False)
-class OrderRefused(Exception):
-    """This order will not be served, and no receipt is given for it (a refusal for want of room is
-    no error: it is a signed answer).
-    """
+class Refused(Exception):
+    """What a gateway asked for is not done, and no receipt is given for it."""
 
     status: int
     code: str
@@ -55,6 +53,16 @@ class OrderRefused(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class OrderRefused(Refused):
+    """This order will not be served (a refusal for want of room at an instance is no error: it is
+    an answer with a receipt).
+    """
+
+
+class SessionRefused(Refused):
+    """No session is opened, or no seals are taken or given."""
 
 
 @dataclass(eq=False)

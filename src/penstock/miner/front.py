@@ -1,4 +1,4 @@
-"""Serves orders: each ends with one signed receipt, whatever happens.
+"""Serves orders: each ends with one receipt, signed or vouched for, whatever happens.
 
 | what happens | the gateway gets | outcome |
 |---|---|---|
@@ -13,7 +13,6 @@ Receipts of work go to the outbox before the last bytes go out, so that a crash 
 """
 
 import asyncio
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
@@ -24,19 +23,22 @@ from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream
 from penstock.kit.wire.problem import problem
 from penstock.miner.admission import Admission, Admitted
+from penstock.miner.answers import whole_answer
 from penstock.miner.config import Bounds, Deadlines
 from penstock.miner.errors import OrderRefused, RequestUnservable
 from penstock.miner.jobs import Cancelled, EngineLost, Job, Jobs
-from penstock.miner.meter import Meter
-from penstock.miner.normalise import StreamReader, normalise_whole
+from penstock.miner.meter import EARNING, Meter
+from penstock.miner.normalise import StreamReader
 from penstock.miner.outbox import Outbox
 from penstock.miner.rewrite import PATHS, prepare
+from penstock.miner.sealing import Sealing
 from penstock.miner.store import Claim
-from penstock.miner.transcript import Transcript, signed_json
+from penstock.miner.transcript import Transcript
 from penstock.miner.verdicts import ERROR_BYTES_MAX, Head, Meaning, blame, meaning, passed_on
-from penstock.spec.keys import Signed
+from penstock.miner.word import Pen, Word
 from penstock.spec.params import Params
-from penstock.spec.receipts import Outcome
+from penstock.spec.receipts import Outcome, Receipt
+from penstock.spec.sessions import SESSION_HEADER
 from penstock.spec.stream import ORDER_HEADER, RECEIPT_HEADER
 from penstock.spec.units import NO_UNITS, Units
 
@@ -51,7 +53,7 @@ class Front:
 
     admission: Admission
     jobs: Jobs
-    outbox: Outbox
+    sealing: Sealing
     key: Sign
     clock: Clock
     engine_client: HttpClient
@@ -60,21 +62,29 @@ class Front:
     bounds: Bounds
     metrics: Metrics
     is_draining: Callable[[], bool]
-    settle_ms: int
+
+    @property
+    def outbox(self) -> Outbox:
+        """Where receipts that can earn are kept."""
+        return self.sealing.outbox
 
     async def serve(self, request: Request) -> Response | Stream:
         """Answer a request that carries an order."""
         assert request.path in PATHS, "routes lead only the known paths here"
         try:
             admitted = self.admission.admit(
-                request.header(ORDER_HEADER), path=request.path, body=request.body
+                request.header(ORDER_HEADER),
+                path=request.path,
+                body=request.body,
+                session=request.header(SESSION_HEADER),
             )
         except OrderRefused as refused:
             self.metrics.count("miner_orders_refused_total", code=refused.code)
             return problem(
                 refused.status, refused.code, refused.message, request_id=request.request_id
             )
-        meter = Meter(admitted.order, admitted.digest, accept_ms=self.clock.now_ms())
+        order_digest = admitted.statement.digest.hex()
+        meter = Meter(admitted.order, order_digest, accept_ms=self.clock.now_ms())
         if self.is_draining() or admitted.instance.room == 0:
             return self._refused(admitted, meter)
         job = self._job(admitted, meter, request.body)
@@ -94,7 +104,7 @@ class Front:
     async def cancel(self, request: Request) -> Response:
         """`POST /v1/cancel/{order_id}`: the gateway that ordered may stop the work."""
         try:
-            order = self.admission.proof(request.body)
+            order = self.admission.proof(request.body, session=request.header(SESSION_HEADER))
         except OrderRefused as refused:
             return problem(refused.status, refused.code, refused.message)
         job = self.jobs.find(order.order_id)
@@ -117,7 +127,9 @@ class Front:
                 capabilities=instance.engine.capabilities,
             )
         except RequestUnservable as error:
-            answer = problem(400, error.code, error.message, param=error.param)
+            answer = problem(
+                400, error.code, error.message, param=error.param, request_id=order.order_id
+            )
             return self._finished(admitted, meter, answer, outcome=Outcome.COMPLETE)
         left_ms = order.deadline_ms - self.clock.now_ms()
         return Job(
@@ -138,32 +150,41 @@ class Front:
             reply = await job.open(self.engine_client)
             answer = await self._unusual(job, reply)
             if answer is None:
-                answer = await self._answer(job)
+                answer = await self._answer(job, reply)
             ended = True
         except EngineLost as lost:
             ended = True
             answer = self._failed(job, lost.why)
         except Cancelled:
             ended = True
-            gone = problem(CLIENT_CLOSED, "client_cancelled", "The gateway cancelled the order.")
+            gone = problem(
+                CLIENT_CLOSED,
+                "client_cancelled",
+                "The gateway cancelled the order.",
+                request_id=job.admitted.order.order_id,
+            )
             answer = self._finished(job.admitted, job.meter, gone, outcome=Outcome.CLIENT_CANCELLED)
         finally:
             if not ended:
                 # Our task was cancelled: the connection is gone, and nothing had been sent.
-                self._keep(job, job.meter.signed_receipt(Outcome.CLIENT_CANCELLED, self.key))
+                self._cut(job)
             await self.jobs.end(job)
         return answer
 
-    async def _answer(self, job: Job) -> Response:
+    async def _answer(self, job: Job, reply: StreamReply) -> Response:
         """The engine's 200, under the chute's name. Raises EngineLost, Cancelled."""
         body = await self._read_all(job, bytes_max=self.bounds.answer_bytes_max)
-        normal = normalise_whole(body, job.admitted.instance.manifest.name)
-        if normal is None:
-            raise EngineLost("its answer is not the JSON of an answer")
-        answer, counts = normal
-        if counts is not None:
-            job.meter.count(counts)
-        response = Response(200, answer, (("content-type", "application/json"),))
+        answer = whole_answer(
+            body,
+            reply.header("content-type"),
+            prepared=job.prepared,
+            manifest=job.admitted.instance.manifest,
+        )
+        if answer is None:
+            raise EngineLost("its answer is none to what was asked")
+        if answer.counts is not None:
+            job.meter.count(answer.counts)
+        response = Response(200, answer.body, (("content-type", answer.content_type),))
         return self._finished(
             job.admitted,
             job.meter,
@@ -189,13 +210,13 @@ class Front:
                 return self._refused(job.admitted, job.meter)
             case Meaning.REQUEST_REFUSED:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
-                answer = passed_on(reply.status, body)
+                answer = passed_on(reply.status, body, request_id=job.admitted.order.order_id)
                 return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
             case Meaning.REQUEST_BLAMED:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
                 if not blame(body) or not await self._is_well(job):
                     raise EngineLost(f"it answered {head.status}")
-                answer = passed_on(reply.status, body)
+                answer = passed_on(reply.status, body, request_id=job.admitted.order.order_id)
                 return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
             case Meaning.FAILED:
                 raise EngineLost(f"it answered {head.status} {head.content_type}".strip())
@@ -225,7 +246,7 @@ class Front:
         transcript = Transcript(
             meter=job.meter,
             reader=StreamReader.of(job.admitted.instance.manifest.name, job.prepared),
-            key=self.key,
+            pen=self._pen(job.admitted),
             checkpoint_events=self.params.checkpoint_events,
         )
         ended = started = False
@@ -254,13 +275,13 @@ class Front:
                 outcome = Outcome.CLIENT_CANCELLED
             if not started:
                 yield b""
-            last, receipt = transcript.end(outcome, now_ms=self.clock.now_ms(), why=why)
+            last, word = transcript.end(outcome, now_ms=self.clock.now_ms(), why=why)
             ended = True
-            self._keep(job, receipt)
+            self._file(job.admitted, word)
             yield last
         finally:
             if not ended:
-                self._keep(job, job.meter.signed_receipt(Outcome.CLIENT_CANCELLED, self.key))
+                self._cut(job)
             await self.jobs.end(job)
 
     async def _fed(self, job: Job, transcript: Transcript) -> bytes:
@@ -289,13 +310,19 @@ class Front:
             503,
             "no_capacity",
             "This instance has no room for another request. Try another one.",
+            request_id=admitted.order.order_id,
             headers=RETRY_AFTER,
         )
         return self._finished(admitted, meter, answer, outcome=Outcome.REFUSED)
 
     def _failed(self, job: Job, why: str) -> Response:
         """The engine was lost before anything had been passed on."""
-        answer = problem(502, "miner_failed", f"The miner's engine was lost: {why}. Try again.")
+        answer = problem(
+            502,
+            "miner_failed",
+            f"The miner's engine was lost: {why}. Try again.",
+            request_id=job.admitted.order.order_id,
+        )
         return self._finished(job.admitted, job.meter, answer, outcome=Outcome.MINER_FAILED)
 
     def _finished(
@@ -309,29 +336,39 @@ class Front:
     ) -> Response:
         """A whole answer with its receipt in the header."""
         meter.send(answer.body, events=0, now_ms=self.clock.now_ms())
-        receipt = meter.signed_receipt(outcome, self.key, units=units)
-        self._file(admitted, receipt)
-        text = urlsafe_b64encode(signed_json(receipt)).rstrip(b"=").decode()
-        return Response(answer.status, answer.body, (*answer.headers, (RECEIPT_HEADER, text)))
+        word = self._pen(admitted).receipt(meter.receipt(outcome, units))
+        self._file(admitted, word)
+        headers = (*answer.headers, (RECEIPT_HEADER, word.header()))
+        return Response(answer.status, answer.body, headers)
 
-    def _keep(self, job: Job, receipt: Signed) -> None:
-        self._file(job.admitted, receipt)
+    def _cut(self, job: Job) -> None:
+        """The gateway left: nobody gets the receipt, but what was sent is proven by it."""
+        receipt = job.meter.receipt(Outcome.CLIENT_CANCELLED)
+        self._file(job.admitted, self._pen(job.admitted).receipt(receipt))
 
-    def _file(self, admitted: Admitted, receipt: Signed) -> None:
+    def _pen(self, admitted: Admitted) -> Pen:
+        return Pen(self.key, b"" if admitted.session is None else admitted.session.key)
+
+    def _file(self, admitted: Admitted, word: Word) -> None:
         """Count the end, and keep the receipt until the ledger knows it, if it can earn anything."""
-        outcome = Outcome(receipt.body["outcome"])
-        units = receipt.body["units"]
-        name = admitted.instance.manifest.name
-        count = self.metrics.count
-        count("miner_orders_total", outcome=outcome.value, chute_name=name)
-        count("miner_prompt_units_total", units["prompt"], chute_name=name)
-        count("miner_completion_units_total", units["completion"], chute_name=name)
-        count("miner_charge_nano_total", receipt.body["charge_nano"], chute_name=name)
-        took_ms = receipt.body["last_ms"] - receipt.body["accept_ms"]
+        order_id, receipt = admitted.order.order_id, word.receipt
+        self._count(receipt, admitted.instance.manifest.name)
+        can_be_proven = admitted.statement.is_signed
+        if admitted.session is not None:
+            can_be_proven |= self.sealing.close(order_id, word.statement)
+        if receipt.outcome in EARNING and can_be_proven:
+            claim = Claim(order_id, admitted.statement, word.statement)
+            due_ms = self.clock.now_ms() + self.sealing.settle_ms
+            self.outbox.put(claim, due_ms=due_ms)
+
+    def _count(self, receipt: Receipt, name: str) -> None:
+        count, units = self.metrics.count, receipt.units
+        count("miner_orders_total", outcome=receipt.outcome.value, chute_name=name)
+        count("miner_prompt_units_total", units.prompt, chute_name=name)
+        count("miner_completion_units_total", units.completion, chute_name=name)
+        count("miner_charge_nano_total", receipt.charge_nano, chute_name=name)
+        took_ms = receipt.last_ms - receipt.accept_ms
         self.metrics.observe("miner_order_ms", took_ms, chute_name=name)
-        if outcome in {Outcome.COMPLETE, Outcome.CLIENT_CANCELLED}:
-            claim = Claim(admitted.order.order_id, admitted.signed, receipt)
-            self.outbox.put(claim, due_ms=self.clock.now_ms() + self.settle_ms)
 
 
 class _Answered(Exception):

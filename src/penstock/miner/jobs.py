@@ -4,12 +4,25 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+import msgspec
+
 from penstock.kit.errors import PeerClosed, WireError
 from penstock.kit.wire.client import Chunks, HttpClient, StreamReply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.miner.admission import Admitted
 from penstock.miner.meter import Meter
-from penstock.miner.rewrite import Prepared
+from penstock.miner.rewrite import TEMPLATE_PATH, Prepared
+
+TEMPLATE_BYTES_MAX = 32 << 20
+
+
+class TemplateAnswer(msgspec.Struct):
+    """What llama.cpp's template route says."""
+
+    prompt: str
+
+
+_template_answer = msgspec.json.Decoder(TemplateAnswer).decode
 
 
 class Cancelled(Exception):
@@ -106,16 +119,17 @@ class Job:
 
     async def _bounded_open(self, client: HttpClient) -> StreamReply:
         self._check()
-        instance = self.admitted.instance
-        assert instance.engine is not None, "a ready instance has an engine"
         try:
             async with asyncio.timeout_at(self.deadline_at) as self._scope:
+                body = self.prepared.body
+                if self.prepared.template:
+                    body = await self._templated(client)
                 return await self._stack.enter_async_context(
                     client.open_stream(
                         "POST",
-                        instance.engine.address + self.admitted.order.path,
-                        headers=JSON_HEADERS,
-                        body=self.prepared.body,
+                        self._address + self.prepared.path,
+                        headers=(("content-type", self.prepared.content_type),),
+                        body=body,
                         head_deadline_ms=self.idle_ms,
                     )
                 )
@@ -124,6 +138,28 @@ class Job:
             raise EngineLost("the order's deadline passed") from error
         finally:
             self._scope = None
+
+    @property
+    def _address(self) -> str:
+        engine = self.admitted.instance.engine
+        assert engine is not None, "a ready instance has an engine"
+        return engine.address
+
+    async def _templated(self, client: HttpClient) -> bytes:
+        """The body with the prompt that the engine's template makes of the messages."""
+        reply = await client.call(
+            "POST",
+            self._address + TEMPLATE_PATH,
+            headers=JSON_HEADERS,
+            body=self.prepared.template,
+            deadline_ms=self.idle_ms,
+            body_bytes_max=TEMPLATE_BYTES_MAX,
+        )
+        try:
+            prompt = _template_answer(reply.body).prompt
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise EngineLost(f"its template answered {reply.status} without a prompt") from error
+        return self.prepared.filled(prompt)
 
     def _check(self) -> None:
         if self.is_cancelled:

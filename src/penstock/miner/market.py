@@ -9,7 +9,7 @@ from penstock.kit.errors import WireError
 from penstock.kit.wire.client import Reply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.miner.errors import PeerDown, PeerRefused
-from penstock.miner.store import Claim
+from penstock.miner.store import Claim, claim_line
 from penstock.miner.timing import MarketTime
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Signed
@@ -104,13 +104,7 @@ async def claim(
 ) -> list[Verdict]:
     """Ask the ledger about up to CLAIMS_MAX claims. Raises PeerDown, PeerRefused."""
     assert len(claims) <= CLAIMS_MAX, "the ledger takes no more at once"
-    body = _encode(
-        {
-            "claims": [
-                {"order": to_plain(one.order), "receipt": to_plain(one.receipt)} for one in claims
-            ]
-        }
-    )
+    body = b'{"claims":[%b]}' % b",".join(claim_line(one) for one in claims)
     url = ledger_url.rstrip("/") + "/v1/claims"
     answer = await ask(client, "ledger", ("POST", url), body=body, deadline_ms=deadline_ms)
     said = answer.get("claims")

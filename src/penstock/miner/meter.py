@@ -1,4 +1,4 @@
-"""What was served: bytes, their running digest, events, units and times; then the signed word on it.
+"""What was served: bytes, their running digest, events, units and times; then the account of it.
 
 Units come from the engine, and only from it: the last counts it told, whether in its usage at the
 end or along the way. An engine that tells nothing until the end and is cut before it leaves the
@@ -10,11 +10,13 @@ template's hidden tokens are billed up to `prompt_max` and no further.
 from hashlib import sha256
 
 from penstock.miner.normalise import Counts, Step
-from penstock.spec.keys import Signed, Signer, sign
 from penstock.spec.messages import Order
 from penstock.spec.receipts import Outcome, Receipt, charge_for
 from penstock.spec.stream import Checkpoint
 from penstock.spec.units import NO_UNITS, Units
+
+EARNING = frozenset({Outcome.COMPLETE, Outcome.CLIENT_CANCELLED})
+"""Outcomes under which a receipt can bill anything."""
 
 
 class Meter:
@@ -77,8 +79,8 @@ class Meter:
             prompt=prompt,
             cached=cached,
             completion=min(completion, order.completion_max),
-            images=0,
-            audio_ms=0,
+            images=min(counts.images, order.images_max) if counts is not None else 0,
+            audio_ms=min(counts.audio_ms, order.audio_ms_max) if counts is not None else 0,
         )
 
     def checkpoint(self) -> Checkpoint:
@@ -92,11 +94,13 @@ class Meter:
             digest=self._digest.hexdigest(),
         )
 
-    def receipt(self, outcome: Outcome, units: Units) -> Receipt:
-        """The account at its end. Failures and refusals cost nothing, whatever was worked."""
+    def receipt(self, outcome: Outcome, units: Units | None = None) -> Receipt:
+        """The account at its end, over `units` (default: those so far). Failures and refusals cost
+        nothing, whatever was worked.
+        """
         order = self.order
-        is_billed = outcome in {Outcome.COMPLETE, Outcome.CLIENT_CANCELLED}
-        billed = units if is_billed else NO_UNITS
+        is_billed = outcome in EARNING
+        billed = (self.units() if units is None else units) if is_billed else NO_UNITS
         return Receipt(
             order_id=order.order_id,
             order_digest=self.order_digest,
@@ -118,14 +122,3 @@ class Meter:
             token_ids_digest="",
             logprobs_digest="",
         )
-
-    def signed_checkpoint(self, key: Signer) -> Signed:
-        """`checkpoint`, signed."""
-        return sign("checkpoint", self.checkpoint(), key)
-
-    def signed_receipt(
-        self, outcome: Outcome, key: Signer, *, units: Units | None = None
-    ) -> Signed:
-        """`receipt`, signed, over `units` (default: those so far)."""
-        billed = self.units() if units is None else units
-        return sign("receipt", self.receipt(outcome, billed), key)

@@ -1,21 +1,30 @@
-"""Engine answers in one dialect: the chute's model name, usage only where asked for, one ending.
+"""Engine streams in one dialect: the chute's model name, usage only where asked for, one ending.
 
 Each data event of the engine gives at most one data event to the client, so that what is counted
-does not depend on how the network cut the bytes. Ids, order and unknown fields are kept.
+does not depend on how the network cut the bytes. Ids, order and unknown fields are kept. Whole
+answers are in answers.py.
 """
 
+from base64 import b64decode
+from binascii import Error as NotBase64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import msgspec
 
+from penstock.kit.audio import audio_kind, audio_ms, pcm_ms, wav_ms
+from penstock.kit.engine import Capability
 from penstock.kit.sse import EventSplitter, event_data
-from penstock.miner.rewrite import Prepared
+from penstock.miner.rewrite import COMPLETIONS_PATH, Prepared
 
 DONE = b"data: [DONE]\n\n"
 COUNT_MAX = 2**53 - 1
+AUDIO_HEAD_BYTES = 4_096
+AUDIO_BYTES_MAX = 64 << 20
 _DONE_WORD = b"[DONE]"
+_NULL = b"null"
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -28,6 +37,8 @@ class Counts:
     prompt: int
     cached: int
     completion: int
+    images: int = 0
+    audio_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,38 @@ class Step:
 
 
 @dataclass(slots=True)
+class Sound:
+    """Spoken audio as it comes, base64 piece by piece; only its length is wanted.
+
+    A WAV's length follows from its head, raw PCM's from its size; other formats must be read whole.
+    """
+
+    size: int = 0
+    _head: bytearray = field(default_factory=bytearray)
+    _is_compressed: bool = False
+
+    def hear(self, audio: object) -> None:
+        """The next piece; what is no base64 is no sound."""
+        try:
+            piece = b64decode(audio, validate=True) if isinstance(audio, str) else b""
+        except (NotBase64, ValueError):
+            return
+        self.size += len(piece)
+        room = AUDIO_BYTES_MAX if self._is_compressed else AUDIO_HEAD_BYTES
+        self._head += piece[: max(room - len(self._head), 0)]
+        self._is_compressed = audio_kind(bytes(self._head[:16])) not in {"", "wav"}
+
+    def length_ms(self, *, is_pcm: bool, is_end: bool) -> int:
+        """Milliseconds so far; of a compressed format only at the end."""
+        if self._is_compressed:
+            return audio_ms(bytes(self._head)) if is_end else 0
+        head = bytes(self._head)
+        if audio_kind(head) == "wav":
+            return wav_ms(head, size=self.size)
+        return pcm_ms(self.size) if is_pcm else 0
+
+
+@dataclass(slots=True)
 class StreamReader:
     """Engine bytes in, steps out. Bounded by the splitter: raises kit's EventTooLarge."""
 
@@ -51,7 +94,9 @@ class StreamReader:
     prepared: Prepared
     _splitter: EventSplitter
     finished: bool = False
-    """The engine said the end: a finish reason or `[DONE]`."""
+    """The engine said the end: a finish reason, an event that says so, or `[DONE]`."""
+    _offsets: dict[int, int] = field(default_factory=dict)
+    _sound: Sound = field(default_factory=Sound)
 
     @classmethod
     def of(cls, chute_name: str, prepared: Prepared) -> "StreamReader":
@@ -65,7 +110,7 @@ class StreamReader:
             payload = event_data(event)
             if payload == _DONE_WORD:
                 self.finished = True
-            elif payload:
+            elif payload and payload != _NULL:  # llama.cpp opens a batch of prompts with a null
                 steps.append(self._step(payload))
         return steps
 
@@ -74,10 +119,10 @@ class StreamReader:
             fields = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Step(failed=True)
-        if not isinstance(fields, dict):
+        if not isinstance(fields, dict) or "error" in fields:
             return Step(failed=True)
-        if "error" in fields:
-            return Step(failed=True)
+        if "choices" not in fields and isinstance(fields.get("type"), str):
+            return self._typed(fields)
         choices = [one for one in _list(fields.get("choices")) if isinstance(one, dict)]
         if any(choice.get("finish_reason") for choice in choices):
             self.finished = True
@@ -85,12 +130,47 @@ class StreamReader:
         is_usage_event = not choices and fields.get("usage") is not None
         if is_usage_event and not self.prepared.shows_usage:
             return Step(counts=counts)
+        if self.prepared.path == COMPLETIONS_PATH:
+            for choice in choices:
+                self._offset(choice)
         shown = self._shown(fields, is_usage_event=is_usage_event)
         return Step(
             data=b"data: %b\n\n" % _encode(shown),
             counts=counts,
             has_content=any(_has_content(choice) for choice in choices),
         )
+
+    def _typed(self, fields: dict[str, Any]) -> Step:
+        """An event of audio's streams, which say by their `type` what they are."""
+        kind: str = fields["type"]
+        is_end = kind.endswith((".done", ".completed"))
+        self.finished = self.finished or is_end
+        counts = read_counts(fields)
+        length_ms = 0
+        if self.prepared.kind is Capability.SPEECH:
+            self._sound.hear(fields.get("audio"))
+            length_ms = self._sound.length_ms(
+                is_pcm=self.prepared.asked.get("response_format") == "pcm", is_end=is_end
+            )
+        elif is_end:
+            length_ms = heard_ms(fields, self.prepared.upload_ms)
+        if length_ms:
+            told = counts or Counts(0, 0, 0)
+            counts = Counts(told.prompt, told.cached, told.completion, audio_ms=length_ms)
+        return Step(
+            data=b"data: %b\n\n" % _encode(fields),
+            counts=counts,
+            has_content=kind.endswith(".delta"),
+        )
+
+    def _offset(self, choice: dict[str, Any]) -> None:
+        """Legacy log-probabilities name each token's place in the text, over all events."""
+        index = choice.get("index")
+        place = self._offsets.get(index, 0) if isinstance(index, int) else 0
+        choice["logprobs"] = legacy_logprobs(choice.get("logprobs"), offset=place)
+        text = choice.get("text")
+        if isinstance(index, int) and isinstance(text, str):
+            self._offsets[index] = place + len(text)
 
     def _shown(self, fields: dict[str, Any], *, is_usage_event: bool) -> dict[str, Any]:
         if "model" in fields:
@@ -104,17 +184,30 @@ class StreamReader:
         return fields
 
 
-def normalise_whole(body: bytes, chute_name: str) -> tuple[bytes, Counts | None] | None:
-    """A whole answer under the chute's name, with the engine's counts; None if it is no answer."""
-    try:
-        fields = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or "error" in fields:
-        return None
-    if "model" in fields:
-        fields["model"] = chute_name
-    return _encode(fields), read_counts(fields)
+def legacy_logprobs(value: object, *, offset: int) -> object:
+    """Log-probabilities of a completion in the legacy arrays; llama.cpp gives chat's shape there."""
+    content = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(content, list):
+        return value
+    items = [item for item in content if isinstance(item, dict)]
+    tokens = [str(item.get("token", "")) for item in items]
+    places = []
+    for token in tokens:
+        places.append(offset)
+        offset += len(token)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [item.get("logprob") for item in items],
+        "top_logprobs": [
+            {
+                str(top.get("token", "")): top.get("logprob")
+                for top in _list(item.get("top_logprobs"))
+                if isinstance(top, dict)
+            }
+            for item in items
+        ],
+        "text_offset": places,
+    }
 
 
 def read_counts(fields: Mapping[str, Any]) -> Counts | None:
@@ -126,8 +219,8 @@ def read_counts(fields: Mapping[str, Any]) -> Counts | None:
     if isinstance(usage, dict):
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-        prompt = _count(usage.get("prompt_tokens"))
-        completion = _count(usage.get("completion_tokens"))
+        prompt = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        completion = _count(usage.get("completion_tokens", usage.get("output_tokens")))
         return Counts(prompt=prompt, cached=min(_count(cached), prompt), completion=completion)
     timings = fields.get("timings")
     if isinstance(timings, dict):
@@ -138,6 +231,23 @@ def read_counts(fields: Mapping[str, Any]) -> Counts | None:
             completion=_count(timings.get("predicted_n")),
         )
     return None
+
+
+def heard_ms(fields: Mapping[str, Any], upload_ms: int) -> int:
+    """How long the heard audio was: the engine's `duration`, else what the upload's own head says,
+    else the engine's whole seconds.
+    """
+    usage = fields.get("usage")
+    seconds = usage.get("seconds") if isinstance(usage, dict) else None
+    return _as_ms(fields.get("duration")) or upload_ms or _as_ms(seconds)
+
+
+def _as_ms(seconds: object) -> int:
+    try:
+        value = float(seconds) if isinstance(seconds, (int, float, str)) else 0.0
+    except ValueError:
+        return 0
+    return ceil(value * 1_000) if 0 < value < COUNT_MAX / 1_000 else 0
 
 
 def _has_content(choice: Mapping[str, Any]) -> bool:

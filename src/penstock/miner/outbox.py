@@ -3,6 +3,9 @@
 Usually the gateway delivers the record within a second and the ledger answers `posted`. When the
 gateway dies first, these are all that proves the miner's work, so they outlive the process.
 Refusals and failures earn nothing and say nothing for us: they are not kept.
+
+An order that came under a session is kept before it is proven: it is claimed once its gateway's seal
+has come, and dropped if that never comes.
 """
 
 import heapq
@@ -11,7 +14,16 @@ from dataclasses import dataclass, field
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import DiskFull
-from penstock.miner.store import Claim, OutboxStore, claim_line, read_line, settled_line
+from penstock.miner.store import (
+    Claim,
+    OutboxStore,
+    Proven,
+    Settled,
+    claim_line,
+    proven_line,
+    read_line,
+    settled_line,
+)
 
 CLAIMS_MAX = 50_000
 DEAD_LINES_MAX = 5_000
@@ -41,13 +53,16 @@ class Outbox:
             match read_line(line):
                 case Claim() as claim:
                     self._claims[claim.order_id] = claim
-                case str() as order_id:
+                case Proven(signatures):
+                    self._sign(signatures)
+                    self._dead_lines += 1
+                case Settled(order_id):
                     self._claims.pop(order_id, None)
                     self._dead_lines += 2
                 case None:
                     bad += 1
                     self._dead_lines += 1
-        self._due = [(now_ms, order_id) for order_id in self._claims]
+        self._due = [(now_ms, one.order_id) for one in self._claims.values() if one.is_proven]
         if self._claims or bad:
             _log.info("outbox.opened", claims=len(self._claims), unreadable_lines=bad)
         self._measure()
@@ -55,13 +70,22 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._claims)
 
+    def has(self, order_id: str) -> bool:
+        """Is there a claim of this order?"""
+        return order_id in self._claims
+
+    def claims(self) -> list[Claim]:
+        """All claims, oldest first."""
+        return list(self._claims.values())
+
     @property
     def times_kept(self) -> int:
         """How many times to ask are remembered, those of dropped claims included."""
         return len(self._due)
 
     def put(self, claim: Claim, *, due_ms: int) -> None:
-        """Keep a claim and ask about it from `due_ms` on. The oldest goes when there are too many.
+        """Keep a claim; once it is proven, ask about it from `due_ms` on. The oldest goes when there
+        are too many.
 
         A full disk costs durability, not the claim: it stays in memory and the loss is logged once.
         """
@@ -72,14 +96,24 @@ class Outbox:
             self._dead_lines += 1
             self.metrics.count("miner_claims_dropped_total")
         self._claims[claim.order_id] = claim
-        heapq.heappush(self._due, (due_ms, claim.order_id))
-        if len(self._due) > 2 * self.claims_max:
-            self._forget_dropped()
+        if claim.is_proven:
+            self._push(claim.order_id, due_ms)
         self._append(claim_line(claim))
         self._measure()
 
+    def prove(self, signatures: dict[str, str], *, due_ms: int) -> None:
+        """The seals of orders came, by order id. Those that are kept can be claimed from now on."""
+        kept = {one: text for one, text in signatures.items() if one in self._claims}
+        if not kept:
+            return
+        self._sign(kept)
+        for order_id in kept:
+            self._push(order_id, due_ms)
+        self._dead_lines += 1
+        self._append(proven_line(kept))
+
     def due(self, *, now_ms: int, claims_max: int) -> list[Claim]:
-        """Up to `claims_max` claims to ask about now; each comes back only by `postpone`."""
+        """Up to `claims_max` proven claims to ask about now; each comes back only by `postpone`."""
         found: list[Claim] = []
         while self._due and len(found) < claims_max and self._due[0][0] <= now_ms:
             _, order_id = heapq.heappop(self._due)
@@ -94,7 +128,7 @@ class Outbox:
             heapq.heappush(self._due, (due_ms, order_id))
 
     def settle(self, order_id: str) -> None:
-        """The ledger knows this order, or refuses it for good."""
+        """The ledger knows this order or refuses it for good, or it can never be proven."""
         if self._claims.pop(order_id, None) is not None:
             self._dead_lines += 2
             self._append(settled_line(order_id))
@@ -110,6 +144,17 @@ class Outbox:
                 await self.store.sync()
             except DiskFull:
                 self._say_full()
+
+    def _sign(self, signatures: dict[str, str]) -> None:
+        for order_id, signature in signatures.items():
+            claim = self._claims.get(order_id)
+            if claim is not None:
+                claim.order.signature = signature
+
+    def _push(self, order_id: str, due_ms: int) -> None:
+        heapq.heappush(self._due, (due_ms, order_id))
+        if len(self._due) > 2 * self.claims_max:
+            self._forget_dropped()
 
     def _forget_dropped(self) -> None:
         """While the ledger is away nothing falls due, and claims that were dropped pile up here."""

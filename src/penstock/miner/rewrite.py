@@ -1,33 +1,67 @@
 """The request as the engine needs it: its own model name, a bound on the answer, and usage counts.
 
-All other fields are the client's and go through as they are, known or not. What an engine was not
-seen to do at its start is refused here, because engines drop such fields without a word.
+All other fields are the client's and go through as they are, known or not, but for those that steer
+an engine itself. What an engine was not seen to do at its start is refused here, because engines
+drop such fields without a word.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from penstock.kit.audio import audio_ms
 from penstock.kit.engine import Capability
+from penstock.kit.multipart import BadMultipart, Form, parse_multipart
 from penstock.miner.errors import RequestUnservable
 from penstock.spec.messages import Manifest, Order
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
+RERANK_PATH = "/v1/rerank"
+SPEECH_PATH = "/v1/audio/speech"
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
+TRANSLATIONS_PATH = "/v1/audio/translations"
+TOKENIZE_PATH = "/tokenize"
+DETOKENIZE_PATH = "/detokenize"
+TEMPLATE_PATH = "/apply-template"
 
 PATHS = {
     CHAT_PATH: Capability.CHAT,
     COMPLETIONS_PATH: Capability.COMPLETIONS,
     EMBEDDINGS_PATH: Capability.EMBEDDINGS,
+    RERANK_PATH: Capability.RERANK,
+    "/v2/rerank": Capability.RERANK,
+    "/rerank": Capability.RERANK,
+    "/v1/images/generations": Capability.IMAGES,
+    SPEECH_PATH: Capability.SPEECH,
+    TRANSCRIPTIONS_PATH: Capability.TRANSCRIPTION,
+    TRANSLATIONS_PATH: Capability.TRANSLATION,
+    "/v1/moderations": Capability.MODERATION,
+    TOKENIZE_PATH: Capability.TOKENIZE,
+    DETOKENIZE_PATH: Capability.TOKENIZE,
 }
 """The only paths that reach an engine, and what it must be able to do there. Engines have other
 routes (sleep, reload, cache control) that nobody outside may touch."""
 
-COUNT_FIELDS = {"llamacpp": "timings_per_token", "llama.cpp": "timings_per_token"}
-"""Engines that tell their counts in every event when asked, by a field of the body."""
+GENERATION = frozenset({CHAT_PATH, COMPLETIONS_PATH})
+FORMS = frozenset({TRANSCRIPTIONS_PATH, TRANSLATIONS_PATH})
+
+STEERING = frozenset(
+    {
+        *("provider", "id_slot", "slot_id", "rid", "request_id", "priority", "session_params"),
+        *("lora_path", "custom_logit_processor", "kv_transfer_params"),
+        *("bootstrap_host", "bootstrap_port", "bootstrap_room"),
+    }
+)
+"""Fields by which a client would steer the engine instead of its own answer: whose cache slot is
+used, which request is aborted, which files are read, who goes first. They are left out, as is the
+routing wish that the gateway has already followed."""
+
+LLAMA = frozenset({"llamacpp", "llama.cpp"})
+"""Engines with llama.cpp's own tokenizer routes and its count of every event (`timings`)."""
 
 USAGE_OPTIONS = frozenset({"vllm", "sglang"})
 """Engines that do the same by `stream_options.continuous_usage_stats`."""
@@ -43,13 +77,29 @@ _encode = msgspec.json.Encoder().encode
 class Prepared:
     """A request for the engine, and what of the answer was only asked for by us.
 
-    `shows_usage`: the client wants the usage event. `hidden` are fields of an answer's events that
-    the client did not ask for.
+    `path` is the engine's. `asked` are the client's fields, which decide the answer's shape;
+    `upload_ms` is the length of the audio it brought. `shows_usage`: the client wants the usage
+    event. `hidden` are fields of an answer's events that the client did not ask for. `template` is
+    asked first where it is not b"": its answer's `prompt` becomes the `content` of the body.
     """
 
     body: bytes
-    shows_usage: bool
-    hidden: frozenset[str]
+    shows_usage: bool = True
+    hidden: frozenset[str] = frozenset()
+    path: str = CHAT_PATH
+    content_type: str = "application/json"
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    upload_ms: int = 0
+    template: bytes = b""
+
+    @property
+    def kind(self) -> Capability:
+        """What is asked of the engine."""
+        return PATHS[self.path]
+
+    def filled(self, prompt: str) -> bytes:
+        """The body with the prompt that a template gave."""
+        return _encode({**_decode(self.body), "content": prompt})
 
 
 def prepare(
@@ -61,21 +111,92 @@ def prepare(
     capabilities: frozenset[Capability],
 ) -> Prepared:
     """The engine's request for an order. Raises RequestUnservable."""
-    fields = _fields(body)
-    is_embedding = order.path == EMBEDDINGS_PATH
-    if bool(fields.get("stream")) is not order.stream and not is_embedding:
-        raise RequestUnservable("invalid_request", "stream is not what the order says.", "stream")
-    _check_capabilities(order.path, fields, capabilities)
+    if order.path in FORMS:
+        return _prepared_form(body, order, model=model, capabilities=capabilities)
+    asked = _fields(body)
+    _check_stream(order, asked.get("stream_format") == "sse" or bool(asked.get("stream")))
+    fields = {name: value for name, value in asked.items() if name not in STEERING}
+    _check_capabilities(order.path, asked, capabilities)
     fields["model"] = model
-    if is_embedding:
-        return Prepared(body=_encode(fields), shows_usage=True, hidden=frozenset())
+    if order.path not in GENERATION:
+        return _prepared_other(order.path, fields, asked=asked, engine=manifest.engine)
+    _check_choices(fields, manifest)
     _bound_answer(fields, order)
     _set_seed(fields, order, capabilities)
     hidden: set[str] = set()
     shows_usage = True
     if order.stream:
         shows_usage, hidden = _ask_counts(fields, manifest.engine)
-    return Prepared(body=_encode(fields), shows_usage=shows_usage, hidden=frozenset(hidden))
+    return Prepared(
+        body=_encode(fields),
+        shows_usage=shows_usage,
+        hidden=frozenset(hidden),
+        path=order.path,
+        asked=asked,
+    )
+
+
+def _prepared_other(
+    path: str, fields: dict[str, Any], *, asked: Mapping[str, Any], engine: str
+) -> Prepared:
+    """Everything but text generation and uploads."""
+    template = b""
+    match PATHS[path]:
+        case Capability.RERANK:
+            path = RERANK_PATH
+            fields["documents"] = [_text_of(document) for document in fields.get("documents", ())]
+        case Capability.IMAGES:
+            fields["response_format"] = "b64_json"
+        case Capability.TOKENIZE if engine in LLAMA and path == TOKENIZE_PATH:
+            fields, template = _llama_tokenize(fields)
+        case _:
+            pass
+    return Prepared(body=_encode(fields), path=path, asked=asked, template=template)
+
+
+def _llama_tokenize(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The question of vLLM as llama.cpp's: (its body, the body for its template route or b"")."""
+    question = {
+        "content": fields.get("prompt") or "",
+        "add_special": fields.get("add_special_tokens", "messages" not in fields),
+        "parse_special": True,
+        "with_pieces": bool(fields.get("return_token_strs")),
+    }
+    if not fields.get("messages"):
+        return question, b""
+    keep = ("messages", "tools", "add_generation_prompt", "chat_template_kwargs")
+    return question, _encode({name: fields[name] for name in keep if name in fields})
+
+
+def _prepared_form(
+    body: bytes, order: Order, *, model: str, capabilities: frozenset[Capability]
+) -> Prepared:
+    try:
+        form = parse_multipart(body)
+        asked = form.texts()
+    except BadMultipart as error:
+        raise RequestUnservable("invalid_form", f"The body is no form: {error.reason}.") from error
+    is_stream = asked.get("stream", "").lower() in {"true", "1"}
+    _check_stream(order, is_stream and order.path == TRANSCRIPTIONS_PATH)
+    _check_capabilities(order.path, {**asked, "stream": order.stream}, capabilities)
+    streamed = "true" if order.stream else None
+    sent = form.with_texts({"model": model, "stream": streamed})
+    return Prepared(
+        body=sent.body(),
+        path=order.path,
+        content_type=sent.content_type(),
+        asked=asked,
+        upload_ms=_upload_ms(form),
+    )
+
+
+def _upload_ms(form: Form) -> int:
+    upload = form.file("file")
+    return 0 if upload is None else audio_ms(upload.data)
+
+
+def _text_of(document: object) -> object:
+    return document.get("text", "") if isinstance(document, dict) else document
 
 
 def _fields(body: bytes) -> dict[str, Any]:
@@ -87,27 +208,52 @@ def _fields(body: bytes) -> dict[str, Any]:
         ) from error
 
 
+def _check_stream(order: Order, is_stream: bool) -> None:  # noqa: FBT001 - a fact, not a mode
+    if order.path in (*GENERATION, *FORMS, SPEECH_PATH) and is_stream is not order.stream:
+        raise RequestUnservable("invalid_request", "stream is not what the order says.", "stream")
+
+
 def _check_capabilities(
     path: str, fields: Mapping[str, Any], capabilities: frozenset[Capability]
 ) -> None:
     """Refuse what the engine was seen to lack."""
-    answer_format = fields.get("response_format")
-    kind = answer_format.get("type") if isinstance(answer_format, dict) else None
-    needs = (
-        (PATHS[path], True, None),
-        (Capability.STREAM, bool(fields.get("stream")) and path == CHAT_PATH, "stream"),
-        (Capability.LOGPROBS, bool(fields.get("logprobs")), "logprobs"),
-        (Capability.TOOLS, bool(fields.get("tools")), "tools"),
-        (Capability.JSON_SCHEMA, kind == "json_schema", "response_format"),
-    )
-    for capability, needed, param in needs:
-        if needed and capability not in capabilities:
+    for capability, param in _needs(path, fields):
+        if capability not in capabilities:
             raise RequestUnservable(
-                "unsupported_parameter",
-                f"This model's engine does not offer {capability.value}. Leave it out, or call "
-                "another model.",
+                "unsupported_parameter" if param else "unsupported_operation",
+                f"This model's engine does not offer {capability.value}. "
+                + ("Leave it out, or call another model." if param else "Call another model."),
                 param,
             )
+
+
+def _needs(path: str, fields: Mapping[str, Any]) -> list[tuple[Capability, str | None]]:
+    """What a request needs, and by which of its fields (None: by its path)."""
+    answer_format = fields.get("response_format")
+    kind = answer_format.get("type") if isinstance(answer_format, dict) else None
+    is_stream = bool(fields.get("stream"))
+    conditions = (
+        (Capability.STREAM, path == CHAT_PATH and is_stream, "stream"),
+        (Capability.LOGPROBS, path in GENERATION and bool(fields.get("logprobs")), "logprobs"),
+        (Capability.TOOLS, path == CHAT_PATH and bool(fields.get("tools")), "tools"),
+        (Capability.JSON_SCHEMA, kind == "json_schema", "response_format"),
+        (Capability.ECHO, path == COMPLETIONS_PATH and bool(fields.get("echo")), "echo"),
+        (Capability.DIMENSIONS, path == EMBEDDINGS_PATH and "dimensions" in fields, "dimensions"),
+        (Capability.SPEECH_STREAM, fields.get("stream_format") == "sse", "stream_format"),
+        (Capability.TRANSCRIPTION_STREAM, path == TRANSCRIPTIONS_PATH and is_stream, "stream"),
+        (Capability.TEMPLATE, path == TOKENIZE_PATH and bool(fields.get("messages")), "messages"),
+    )
+    named = [(capability, param) for capability, needed, param in conditions if needed]
+    return [(PATHS[path], None), *named]
+
+
+def _check_choices(fields: Mapping[str, Any], manifest: Manifest) -> None:
+    """llama.cpp needs a slot for every choice, all at once."""
+    most = manifest.limits.parallel_max
+    if manifest.engine in LLAMA and (_count(fields.get("n")) or 1) > most:
+        raise RequestUnservable(
+            "unsupported_parameter", f"This model gives up to {most} choices at once.", "n"
+        )
 
 
 def _bound_answer(fields: dict[str, Any], order: Order) -> None:
@@ -152,8 +298,7 @@ def _ask_counts(fields: dict[str, Any], engine: str) -> tuple[bool, set[str]]:
         options["continuous_usage_stats"] = True
         hidden.add("usage")
     fields["stream_options"] = options
-    count_field = COUNT_FIELDS.get(engine)
-    if count_field is not None and not fields.get(count_field):
-        fields[count_field] = True
+    if engine in LLAMA and not fields.get("timings_per_token"):
+        fields["timings_per_token"] = True
         hidden.add("timings")
     return shows_usage, hidden

@@ -21,6 +21,8 @@ def build_routes(miner: Miner) -> Routes:
     routes = Routes()
     for path in PATHS:
         routes.add("POST", path, front.serve)
+    routes.add("POST", "/v1/sessions", miner.parts.pages.open)
+    routes.add("POST", "/v1/seals", miner.parts.pages.seals)
     routes.add("POST", "/v1/cancel/{order_id}", front.cancel)
     routes.add("GET", "/health", health)
     routes.add("GET", "/metrics", metrics)

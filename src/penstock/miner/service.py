@@ -29,6 +29,9 @@ from penstock.miner.offers import Offers, Terms
 from penstock.miner.outbox import Outbox
 from penstock.miner.placement import Abilities
 from penstock.miner.replay import ReplayGuard
+from penstock.miner.sealing import Sealing
+from penstock.miner.session_pages import SessionPages
+from penstock.miner.sessions import Sessions
 from penstock.miner.store import OutboxStore
 from penstock.miner.timing import MarketTime
 from penstock.spec.params import Params
@@ -65,6 +68,7 @@ class Parts:
     deployment: Deployment
     claims: Claims
     front: Front
+    pages: SessionPages
 
     @property
     def outbox(self) -> Outbox:
@@ -96,11 +100,13 @@ class Miner:
         """
         parts, report = self.parts, crash_recorder(self.metrics)
         parts.outbox.open(now_ms=parts.time.now_ms())
+        parts.claims.sealing.adopt()
         try:
             async with Scope() as scope:
                 scope.supervise("deployment", lambda: parts.deployment.run(scope), on_event=report)
                 scope.supervise("offers", lambda: parts.offers.run(parts.fleet), on_event=report)
                 scope.supervise("claims", parts.claims.run, on_event=report)
+                scope.supervise("seals", parts.claims.sealing.run, on_event=report)
                 await stop.wait()
                 await self._drain()
                 scope.cancel()
@@ -127,7 +133,11 @@ class Miner:
             "instances": instances,
             "problems": [problem for problem in problems if problem],
             "clock": {"skew_ms": parts.time.skew_ms, "is_off": parts.time.is_off},
-            "outbox": {"claims": len(parts.outbox), "dropped": parts.outbox.dropped},
+            "outbox": {
+                "claims": len(parts.outbox),
+                "dropped": parts.outbox.dropped,
+                "unsealed": parts.claims.sealing.unsealed,
+            },
             "hardware": {"class": self.hardware.kind, "model": self.hardware.model},
         }
 
@@ -153,6 +163,7 @@ class Miner:
             _log.warning("miner.cut", running=len(parts.front.jobs))
             await parts.front.jobs.fail_all("the miner stops")
             await self._until_idle()
+        await self._until_sealed()
         await parts.claims.send(everything=True)
 
     async def _until_idle(self) -> None:
@@ -162,6 +173,14 @@ class Miner:
                 await self.parts.fleet.wait_idle()
         except TimeoutError:
             _log.warning("miner.readers_stalled", running=len(self.parts.front.jobs))
+
+    async def _until_sealed(self) -> None:
+        """Give gateways a moment to exchange seals for the last orders: after it nobody answers."""
+        try:
+            async with asyncio.timeout(self.config.deadlines.peer_ms / 1000):
+                await self.parts.claims.sealing.wait_quiet()
+        except TimeoutError:
+            _log.warning("miner.left_unsealed", orders=self.parts.claims.sealing.unsealed)
 
     async def _close(self) -> None:
         await self.parts.fleet.stop()
@@ -214,8 +233,10 @@ def wire(miner: Miner) -> Parts:
         params=params,
         abilities=abilities(miner),
     )
+    sealing = build_sealing(miner, time)
     claims = Claims(
-        outbox=Outbox(ports.store, miner.metrics, claims_max=config.bounds.claims_max),
+        sealing=sealing,
+        key=ports.key,
         client=ports.client,
         clock=time,
         params=params,
@@ -223,18 +244,49 @@ def wire(miner: Miner) -> Parts:
         ledger_url=lambda: deployment.ledger_url,
         deadline_ms=config.deadlines.ledger_ms,
     )
-    front = build_front(miner, deployment, claims)
+    pages = SessionPages(build_sessions(miner, trust, time), sealing, miner.metrics)
     return Parts(
         time=time,
         offers=offers,
         fleet=fleet,
         deployment=deployment,
         claims=claims,
-        front=front,
+        front=build_front(miner, deployment, pages),
+        pages=pages,
     )
 
 
-def build_front(miner: Miner, deployment: Deployment, claims: Claims) -> Front:
+def build_sessions(miner: Miner, trust: Trust, time: MarketTime) -> Sessions:
+    """The keys that are shared with gateways."""
+    return Sessions(
+        key=miner.ports.key,
+        trust=trust,
+        time=time,
+        entropy=miner.ports.entropy,
+        params=miner.params,
+        sessions_max=miner.config.bounds.sessions_max,
+        gateway_sessions_max=miner.config.bounds.gateway_sessions_max,
+    )
+
+
+def build_sealing(miner: Miner, time: MarketTime) -> Sealing:
+    """Where orders of sessions wait for seals, over the outbox that keeps what earns."""
+    config = miner.config
+    return Sealing(
+        key=miner.ports.key,
+        verify=miner.ports.verify,
+        outbox=Outbox(miner.ports.store, miner.metrics, claims_max=config.bounds.claims_max),
+        time=time,
+        metrics=miner.metrics,
+        taken_max=config.bounds.taken_max,
+        unsealed_max=config.bounds.unsealed_max,
+        seal_ms=config.deadlines.seal_ms,
+        # The gateway gets this long to deliver a record before the ledger is asked.
+        settle_ms=miner.params.claim_grace_ms // 4,
+    )
+
+
+def build_front(miner: Miner, deployment: Deployment, pages: SessionPages) -> Front:
     """The request side, with the checks of orders."""
     ports, config, params = miner.ports, miner.config, miner.params
     admission = Admission(
@@ -244,11 +296,13 @@ def build_front(miner: Miner, deployment: Deployment, claims: Claims) -> Front:
         replay=ReplayGuard(orders_max=config.bounds.orders_max),
         find=deployment.fleet.find,
         params=params,
+        sessions=pages.sessions,
+        sealing=pages.sealing,
     )
     return Front(
         admission=admission,
         jobs=Jobs(),
-        outbox=claims.outbox,
+        sealing=pages.sealing,
         key=ports.key,
         clock=deployment.time,
         engine_client=HttpClient(ports.network, ENGINE_LINKS),
@@ -257,7 +311,6 @@ def build_front(miner: Miner, deployment: Deployment, claims: Claims) -> Front:
         bounds=config.bounds,
         metrics=miner.metrics,
         is_draining=lambda: miner.is_draining,
-        settle_ms=claims.settle_ms,
     )
 
 

@@ -1,16 +1,13 @@
 """Where the outbox keeps its lines: an append-only journal that survives the process."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from penstock.spec.canon import to_plain
+from penstock.kit.spell import read_order, read_receipt
+from penstock.miner.statement import Statement, spelled_statement
 from penstock.spec.errors import SpecError
-from penstock.spec.keys import Signed, parse_signed
-
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class OutboxStore(Protocol):
@@ -37,32 +34,99 @@ class OutboxStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An order and our receipt for it, to be claimed if the gateway does not deliver them."""
+    """An order and our receipt for it, to be claimed if the gateway does not deliver them.
+
+    Both statements may still wait for their signatures: the order's comes with its gateway's seal,
+    the receipt's when its gateway or the ledger wants it.
+    """
 
     order_id: str
-    order: Signed
-    receipt: Signed
+    order: Statement
+    receipt: Statement
+
+    @property
+    def is_proven(self) -> bool:
+        """Can it be claimed? An order under a session is proven by its seal."""
+        return self.order.is_signed
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Signatures that came after their orders were kept, by order id."""
+
+    signatures: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The order is done with."""
+
+    order_id: str
+
+
+class _SignedLine(msgspec.Struct, forbid_unknown_fields=True):
+    kind: str
+    body: msgspec.Raw
+    signer: str
+    signature: str
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    order: _SignedLine | None = None
+    receipt: _SignedLine | None = None
+    proven: dict[str, str] | None = None
+    settled: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def claim_line(claim: Claim) -> bytes:
     """A claim as a line of the journal."""
-    return _encode({"order": to_plain(claim.order), "receipt": to_plain(claim.receipt)})
+    return b'{"order":%b,"receipt":%b}' % (claim.order.spelled(), claim.receipt.spelled())
+
+
+def proven_line(signatures: dict[str, str]) -> bytes:
+    """The line that adds signatures to claims of earlier lines."""
+    return _encode({"proven": signatures})
 
 
 def settled_line(order_id: str) -> bytes:
-    """The line that says that the ledger knows the order."""
+    """The line that says that the order is done with."""
     return _encode({"settled": order_id})
 
 
-def read_line(line: bytes) -> Claim | str | None:
-    """A Claim, the id of a settled order, or None for a line that says neither."""
+def read_line(line: bytes) -> Claim | Proven | Settled | None:
+    """What a line says, or None for one that says nothing."""
     try:
-        fields = _decode(line)
-        if fields.keys() == {"settled"} and isinstance(fields["settled"], str):
-            return fields["settled"]
-        order = parse_signed(fields.get("order"))
-        receipt = parse_signed(fields.get("receipt"))
+        said = _decode(line)
+        match (said.order, said.receipt, said.proven, said.settled):
+            case (_SignedLine() as order, _SignedLine() as receipt, None, None):
+                return _claim(order, receipt)
+            case (None, None, dict() as signatures, None):
+                return Proven(signatures)
+            case (None, None, None, str() as order_id):
+                return Settled(order_id)
     except (msgspec.DecodeError, UnicodeDecodeError, SpecError, RecursionError):
         return None
-    order_id = order.body.get("order_id")
-    return Claim(order_id, order, receipt) if isinstance(order_id, str) else None
+    return None
+
+
+def _claim(order: _SignedLine, receipt: _SignedLine) -> Claim | None:
+    """The claim of two statements about one order. Raises NotCanonical."""
+    order_body, receipt_body = bytes(order.body), bytes(receipt.body)
+    order_id = read_order(order_body).order_id
+    if read_receipt(receipt_body).order_id != order_id:
+        return None
+    if (order.kind, receipt.kind) != ("order", "receipt"):
+        return None
+    return Claim(
+        order_id,
+        _statement(order, order_body),
+        _statement(receipt, receipt_body),
+    )
+
+
+def _statement(line: _SignedLine, body: bytes) -> Statement:
+    return spelled_statement(line.kind, body, signer=line.signer, signature=line.signature)

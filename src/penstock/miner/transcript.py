@@ -1,6 +1,6 @@
 """A streamed answer as it leaves the miner: normalised events, checkpoints, and the receipt last.
 
-Pure but for the signing key: engine bytes in, bytes for the client out. However the engine's bytes
+Pure but for the pen that signs: engine bytes in, bytes for the client out. However the engine's bytes
 are cut, the same bytes come out, so digest, events and units never depend on the network.
 """
 
@@ -13,11 +13,9 @@ from penstock.kit.sse import comment
 from penstock.kit.wire.problem import problem
 from penstock.miner.meter import Meter
 from penstock.miner.normalise import DONE, StreamReader
-from penstock.spec.keys import Signed, Signer
+from penstock.miner.word import Pen, Word
 from penstock.spec.receipts import Outcome
 from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
-
-_spell = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(slots=True)
@@ -26,7 +24,7 @@ class Transcript:
 
     meter: Meter
     reader: StreamReader
-    key: Signer
+    pen: Pen
     checkpoint_events: int
     failed: bool = False
     """The engine said that it failed; nothing after that counts."""
@@ -50,31 +48,26 @@ class Transcript:
                     out.append(self._checkpoint(now_ms))
         return b"".join(out)
 
-    def end(self, outcome: Outcome, *, now_ms: int, why: str = "") -> tuple[bytes, Signed]:
-        """(the last bytes, the signed receipt). `why` is shown to the client when it failed."""
+    def end(self, outcome: Outcome, *, now_ms: int, why: str = "") -> tuple[bytes, Word]:
+        """(the last bytes, the word on the order in them). `why` is shown to the client when it failed."""
         last = b""
         if outcome is Outcome.COMPLETE:
             last = self._sent(DONE, events=1, now_ms=now_ms)
         elif outcome is Outcome.MINER_FAILED:
-            last = self._sent(error_event(why), events=1, now_ms=now_ms)
-        receipt = self.meter.signed_receipt(outcome, self.key)
-        return last + comment(RECEIPT_COMMENT, signed_json(receipt)), receipt
+            last = self._sent(error_event(why, self.meter.order.order_id), events=1, now_ms=now_ms)
+        word = self.pen.receipt(self.meter.receipt(outcome))
+        return last + comment(RECEIPT_COMMENT, word.text), word
 
     def _checkpoint(self, now_ms: int) -> bytes:
-        signed = self.meter.signed_checkpoint(self.key)
-        return self._sent(comment(CHECKPOINT_COMMENT, signed_json(signed)), events=0, now_ms=now_ms)
+        said = comment(CHECKPOINT_COMMENT, self.pen.checkpoint(self.meter.checkpoint()))
+        return self._sent(said, events=0, now_ms=now_ms)
 
     def _sent(self, data: bytes, *, events: int, now_ms: int) -> bytes:
         self.meter.send(data, events=events, now_ms=now_ms)
         return data
 
 
-def signed_json(signed: Signed) -> bytes:
-    """The one spelling of a signed message, on one line."""
-    return _spell(signed)
-
-
-def error_event(why: str) -> bytes:
+def error_event(why: str, request_id: str) -> bytes:
     """The error envelope as a data event: what a client sees when an answer breaks off."""
-    envelope: Any = msgspec.Raw(problem(502, "miner_failed", why).body)
+    envelope: Any = msgspec.Raw(problem(502, "miner_failed", why, request_id=request_id).body)
     return b"data: %b\n\n" % msgspec.json.encode(envelope)

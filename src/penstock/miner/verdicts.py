@@ -65,9 +65,10 @@ def meaning(head: Head) -> Meaning:
     return Meaning.FAILED
 
 
-def passed_on(status: int, body: bytes) -> Response:
+def passed_on(status: int, body: bytes, *, request_id: str) -> Response:
     """An engine's refusal in our envelope: its words, its code where that is a text, as OpenAI's
-    clients expect it. A 5xx that blames the request is a 400.
+    clients expect it. A 5xx that blames the request is a 400. `request_id` is the order's id: the
+    receipt is over these bytes, so the gateway cannot put its own in later.
     """
     error = _envelope(body)
     said = blame(body)
@@ -82,6 +83,7 @@ def passed_on(status: int, body: bytes) -> Response:
         code[:CODE_CHARS_MAX],
         said[:TEXT_CHARS_MAX],
         param=param[:CODE_CHARS_MAX] if isinstance(param, str) else None,
+        request_id=request_id,
     )
 
 

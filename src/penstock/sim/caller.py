@@ -1,12 +1,18 @@
-"""One request as a careful client makes it: every answer is held against what is signed under it."""
+"""One request as a careful client makes it: every answer is held against what is signed under it.
 
+Words that come without signatures are held against the order's record. If that cannot be had (the
+gateway was killed, the miner has not signed) the answer counts as one about which nobody said a word.
+"""
+
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from penstock.client.answers import Signatures, StreamCheck, check_whole
+from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
 from penstock.client.errors import BadAnswer
+from penstock.client.records import Asked, check_record
 from penstock.kit.errors import WireError
 from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.spec.keys import Verify
@@ -70,8 +76,8 @@ class Caller:
                 head_deadline_ms=HEAD_MS,
             ) as reply:
                 if reply.header("content-type").startswith("text/event-stream"):
-                    return await self._streamed(reply, question)
-                return await self._whole(reply)
+                    return await self._streamed(reply, url, question)
+                return await self._whole(reply, url, question)
         except WireError as error:
             return Heard(status=0, code=type(error).__name__)
 
@@ -79,9 +85,32 @@ class Caller:
         """Hang up."""
         await self._http.close()
 
-    async def _whole(self, reply: StreamReply) -> Heard:
+    async def _confirm(
+        self, told: Signatures, url: str, *, order_id: str, asked: Asked, digest: str
+    ) -> Signatures:
+        """The signatures of the record. Raises BadAnswer."""
+        if told.is_signed or not order_id:
+            return told
+        try:
+            reply = await self._http.call(
+                "GET", f"{url}/v1/receipts/{order_id}", deadline_ms=IDLE_MS
+            )
+        except WireError:
+            return UNSIGNED
+        if reply.status != 200:
+            return UNSIGNED
+        return check_record(
+            decode(reply.body),
+            told,
+            order_id=order_id,
+            asked=asked,
+            digest=digest,
+            verify=self._verify,
+        )
+
+    async def _whole(self, reply: StreamReply, url: str, question: Question) -> Heard:
         data = await reply.read(bytes_max=BODY_BYTES_MAX, idle_deadline_ms=IDLE_MS)
-        signed, doubt = UNSIGNED, ""
+        signed, doubt, order_id = UNSIGNED, "", reply.header("x-penstock-order")
         try:
             signed = check_whole(
                 data,
@@ -89,9 +118,15 @@ class Caller:
                 countersign=reply.header("x-penstock-countersign"),
                 verify=self._verify,
             )
+            if reply.status == 200:
+                asked = Asked.of(question.path, question.body)
+                digest = hashlib.sha256(data).hexdigest()
+                signed = await self._confirm(
+                    signed, url, order_id=order_id, asked=asked, digest=digest
+                )
         except BadAnswer as error:
             doubt = str(error)
-        if reply.status == 200 and (signed.receipt is None or signed.countersign is None):
+        if reply.status == 200 and not order_id:
             doubt = doubt or "an answer without signatures"
         body = _decode(data)
         return Heard(
@@ -99,14 +134,14 @@ class Caller:
             code=_code(body),
             body=body,
             text=_text(body),
-            order_id=reply.header("x-penstock-order"),
+            order_id=order_id,
             miner=reply.header("x-penstock-miner"),
             size=len(data),
             countersign=signed.countersign,
             doubt=doubt,
         )
 
-    async def _streamed(self, reply: StreamReply, question: Question) -> Heard:
+    async def _streamed(self, reply: StreamReply, url: str, question: Question) -> Heard:
         check = StreamCheck(self._verify)
         order_id, miner = reply.header("x-penstock-order"), reply.header("x-penstock-miner")
         code, pieces, size, events = "", [], 0, 0
@@ -121,14 +156,18 @@ class Caller:
                 if 0 <= question.leave_after <= events:
                     return Heard(200, "", order_id=order_id, miner=miner, size=size, has_left=True)
             signed = check.finish()
+            if signed.countersign is None:
+                doubt = "a stream that ended without a countersignature"
+            asked = Asked.of(question.path, question.body)
+            signed = await self._confirm(
+                signed, url, order_id=order_id, asked=asked, digest=check.digest
+            )
         except BadAnswer as error:
             doubt = str(error)
         except WireError as error:
             # The gateway is gone in mid-answer: nothing is signed, so nothing is owed.
             code = type(error).__name__
             return Heard(200, code, order_id=order_id, miner=miner, size=size)
-        if not doubt and signed.countersign is None:
-            doubt = "a stream that ended without a countersignature"
         return Heard(
             status=200,
             code=code,

@@ -15,6 +15,7 @@ CHAT, EMBEDDINGS = "sim/chat", "sim/embed"
 HONEST_CHAT_MINERS_MIN = 2
 FAULTS_EVERY_S = 18
 FIRST_FAULT_S = 8
+GATEWAYS_MAX = 3
 KEY_PREFIX = "sk-penstock-"
 PLENTY_NANO = 10**12
 
@@ -156,7 +157,7 @@ def draw_cast(seed: int, *, length_ms: int) -> Cast:
     """The cast of the world with this seed, for so long."""
     chance = Chance(seed)
     rng = chance.stream("cast")
-    gateways = tuple(f"gateway-{letter}" for letter in "ab"[: rng.randint(1, 2)])
+    gateways = tuple(f"gateway-{letter}" for letter in "abc"[: rng.randint(1, GATEWAYS_MAX)])
     return Cast(
         gateways=gateways,
         validators=("validator-1", "validator-2"),

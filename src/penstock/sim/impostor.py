@@ -10,6 +10,7 @@ from penstock.kit.sse import EventSplitter, comment, parse_comment
 from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import Request, Response, Stream
 from penstock.kit.wire.problem import problem
+from penstock.spec.sessions import SESSION_HEADER
 from penstock.spec.stream import ORDER_HEADER, RECEIPT_COMMENT, RECEIPT_HEADER
 
 HEAD_MS = 20_000
@@ -30,7 +31,8 @@ class Impostor:
         """Ask the real miner and twist its last word."""
         stack = AsyncExitStack()
         headers = [("content-type", "application/json")]
-        headers += [(ORDER_HEADER, order)] if (order := request.header(ORDER_HEADER)) else []
+        for name in (ORDER_HEADER, SESSION_HEADER):
+            headers += [(name, value)] if (value := request.header(name)) else []
         handed_on = False
         try:
             reply = await stack.enter_async_context(

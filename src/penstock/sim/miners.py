@@ -16,7 +16,7 @@ from penstock.sim.stores_miner import MemoryOutbox
 from penstock.spec.messages import Manifest
 
 INSIDE_PORT = 9_000
-DEADLINES = Deadlines(engine_idle_ms=10_000, drain_ms=5_000)
+DEADLINES = Deadlines(engine_idle_ms=10_000, drain_ms=5_000, seal_ms=20_000)
 
 
 class MinerHost:

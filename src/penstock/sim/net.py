@@ -7,6 +7,7 @@ sight of each other (`partition`, `heal`); as in TCP, a partition delays bytes a
 
 import asyncio
 import random
+import ssl
 from collections.abc import Callable
 
 from penstock.kit.errors import PortTaken
@@ -61,8 +62,17 @@ class MemoryNetwork:
         del tls  # memory needs no secrecy
         return await self.connect_from(OUTSIDE, host, port, factory=factory)
 
-    async def listen(self, host: str, port: int, factory: Factory) -> Listener:
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        factory: Factory,
+        *,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> Listener:
         """Accept connections to `host`. Port 0 picks one. Raises PortTaken."""
+        del reuse_port, tls  # a simulated station is one process, and memory needs no secrecy
         if host in self._down:
             raise ConnectionAbortedError(f"{host} is down")
         if port == 0:
@@ -162,8 +172,17 @@ class HostNetwork:
             self._host, self._named(host), port, factory=factory
         )
 
-    async def listen(self, host: str, port: int, factory: Factory) -> Listener:
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        factory: Factory,
+        *,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> Listener:
         """Accept connections to this host. Raises PortTaken."""
+        del reuse_port, tls
         return await self._network.listen(self._named(host), port, factory)
 
     def _named(self, host: str) -> str:

@@ -4,7 +4,7 @@ Each function is what the station's `app.py` does with real adapters, on ports o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from penstock.gateway.charter import Facts, read_facts
@@ -16,6 +16,7 @@ from penstock.kit.metrics import Metrics
 from penstock.kit.ports import BusDown, StoreDown
 from penstock.kit.tasks import Scope
 from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.exchange import HotHandler
 from penstock.kit.wire.http import Handler
 from penstock.kit.wire.server import Server
 from penstock.ledger.routes import routes as ledger_routes
@@ -30,6 +31,7 @@ from penstock.sim.witness import WatchedOrders
 RETRY_MS = 500
 DRAIN_MS = 5_000
 MARKET_DEADLINE_MS = 2_000
+NOTHING_HOT: Mapping[str, HotHandler] = {}
 LEASE_IDLE_MS = 10_000
 """A lease rests this long before it is given back; shorter than in production, so that a world
 comes to rest within an epoch or two."""
@@ -124,7 +126,8 @@ class Operator:
         )
         try:
             routes = gateway_routes(gateway)
-            async with serving(ground, life, routes) as server, Scope() as scope:
+            hot = gateway.hot_paths()
+            async with serving(ground, life, routes, hot=hot) as server, Scope() as scope:
                 gateway.start(scope)
                 self.gateways[name] = gateway
                 await life.stop.wait()
@@ -138,12 +141,15 @@ class Operator:
 
 
 @asynccontextmanager
-async def serving(ground: Ground, life: Life, handler: Handler) -> AsyncIterator[Server]:
+async def serving(
+    ground: Ground, life: Life, handler: Handler, *, hot: Mapping[str, HotHandler] = NOTHING_HOT
+) -> AsyncIterator[Server]:
     """A server on the host of this life. A killed one leaves no handler behind."""
     server = Server(
         ground.network.at(life.host),
         handler,
         entropy=ground.chance.entropy(f"{life.host}/{life.number}/server"),
+        hot=hot,
     )
     await server.start(life.host, PORT)
     life.ready.set()

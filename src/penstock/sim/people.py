@@ -33,7 +33,7 @@ CODES = {
     401: {"invalid_api_key"},
     402: {"insufficient_funds"},
     404: {"model_not_found"},
-    429: {"rate_limited"},
+    429: {"no_capacity", "rate_limited"},
     502: {"miner_failed"},
     503: {"no_capacity", "bus_down", "shutting_down"},
 }
@@ -50,7 +50,8 @@ class Wish:
     is_honest: Callable[[Heard], bool]
 
 
-MAY_FAIL = frozenset({0, 502, 503})
+MAY_FAIL = frozenset({0, 429, 502, 503})
+SPREADING = frozenset({Habit.BURSTY, Habit.POOR})
 SERVED = frozenset({200}) | MAY_FAIL
 
 
@@ -105,11 +106,13 @@ class Person:
             await asyncio.sleep(self._rng.random())
 
     async def _one(self, wish: Wish) -> Heard:
-        """Ask once; a gateway that does not answer is changed for the next one."""
+        """Ask once; a gateway that does not answer is changed for the next one, and some change it
+        anyway, so that all gateways spend from their accounts at once.
+        """
         ground, gateways = self._ground, self._ground.cast.gateways
         url = f"http://{gateways[self._gateway % len(gateways)]}:{PORT}"
         heard = await self._caller.ask(url, wish.question)
-        if heard.status == 0:
+        if heard.status == 0 or self.part.habit in SPREADING:
             self._gateway += 1
         ground.note(
             self.part.name,

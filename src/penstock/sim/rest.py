@@ -31,8 +31,10 @@ class Rest:
             yield f"{name} holds nano", gateway.leases.held_nano
             yield f"{name} has leases", gateway.leases.count
             yield f"{name} runs requests", gateway.admission.running
+            yield f"{name} has requests on their way", len(gateway.passages)
             yield f"{name} sees clients off", len(gateway.closing.leaving)
             yield f"{name} has errands", len(gateway.errands)
+            yield f"{name} waits for seals", gateway.sealer.waiting
             yield f"{name} keeps records back", gateway.recorder.waiting
             for chute in gateway.directory.chutes():
                 for one in gateway.directory.instances(chute.chute):

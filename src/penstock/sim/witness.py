@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from penstock.gateway.bodies import Call
 from penstock.gateway.orders import Ceilings, Orders, Placed
+from penstock.gateway.sessions import Session
 from penstock.sim.lives import Life
 from penstock.spec.messages import Offer, Order
 from penstock.spec.receipts import Outcome
@@ -89,16 +90,40 @@ class Alarm(logging.Handler):
             self._witness.breaks(f"no station says {event}", f"{record.name}: {fields}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class WatchedOrders(Orders):
     """A gateway's orders, each noted in the moment in which it is made."""
 
     witness: Witness
     life: Life
 
-    def place(self, call: Call, offer: Offer, *, bounds: Ceilings, account: str) -> Placed:
+    def place(
+        self,
+        call: Call,
+        offer: Offer,
+        *,
+        bounds: Ceilings,
+        account: str,
+        decision_digest: str = "",
+        session: Session | None = None,
+    ) -> Placed:
         """As its parent, which does the work."""
-        placed = Orders.place(self, call, offer, bounds=bounds, account=account)
+        placed = Orders.place(
+            self,
+            call,
+            offer,
+            bounds=bounds,
+            account=account,
+            decision_digest=decision_digest,
+            session=session,
+        )
         self.witness.sent[placed.order.order_id] = Sent(placed.order, account, self.life)
         self.witness.placed.set()
         return placed
+
+    def take_back(self, placed: Placed) -> bool:
+        """As its parent; what was taken back was never sent."""
+        is_void = Orders.take_back(self, placed)
+        if is_void:
+            del self.witness.sent[placed.order.order_id]
+        return is_void

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from penstock.sim.adversaries import Adversary
-from penstock.sim.cast import Trait, draw_cast
+from penstock.sim.cast import Cast, Trait, draw_cast
 from penstock.sim.checks import BookChecks
 from penstock.sim.endings import Endings
 from penstock.sim.ground import Ground, make_ground
@@ -43,13 +43,19 @@ Progress = Callable[[int, int], None]
 
 
 class World:
-    """One seed. Make it inside nothing, run `main` on its loop."""
+    """One seed. Make it inside nothing, run `main` on its loop. A `cast` that is given takes the place
+    of the one that is drawn.
+    """
 
-    def __init__(self, seed: int, *, length_ms: int, loop: VirtualLoop) -> None:
+    def __init__(
+        self, seed: int, *, length_ms: int, loop: VirtualLoop, cast: Cast | None = None
+    ) -> None:
         chance = Chance(seed)
         self.seed = seed
         self.length_ms = length_ms
-        self.ground: Ground = make_ground(draw_cast(seed, length_ms=length_ms), chance, loop)
+        self.ground: Ground = make_ground(
+            cast or draw_cast(seed, length_ms=length_ms), chance, loop
+        )
         self.operator = Operator(self.ground)
         self.hosts: dict[str, Host] = {}
         self.miners = {part.name: MinerHost(self.ground, part) for part in self.ground.cast.miners}

@@ -6,12 +6,13 @@ came in. A measurement that is missing is left out, never filled in.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
 from penstock.spec.canon import canonical, digest, to_plain
 from penstock.spec.entries import Row
+from penstock.spec.medians import lower_median
 from penstock.spec.messages import Roll
 
 
@@ -79,11 +80,6 @@ class Evidence:
     presences: tuple[PresenceSum, ...]
     bounties: tuple[BountySum, ...]
     failed: tuple[str, ...]
-
-
-def lower_median(values: Sequence[int]) -> int:
-    """Element (n - 1) // 2 of the sorted values: always one that was measured. Needs at least one."""
-    return sorted(values)[(len(values) - 1) // 2]
 
 
 def gather(rows: Iterable[Row], rolls: Iterable[Roll], *, failed: Iterable[str]) -> Evidence:

@@ -66,12 +66,19 @@ def open_signed(cls: type[T], signed: Signed, *, kind: str, verify: Verify) -> T
 
     Raises BadSignature, BadIdentity or NotCanonical. The caller still checks *who* signed.
     """
+    message, _ = open_and_digest(cls, signed, kind=kind, verify=verify)
+    return message
+
+
+def open_and_digest(cls: type[T], signed: Signed, *, kind: str, verify: Verify) -> tuple[T, str]:
+    """The same; also what `signed_digest` says of it, spelled out only once."""
     if signed.kind != kind:
         raise BadSignature(kind=kind, signer=signed.signer[:80], reason="another kind")
     check_identity(signed.signer)
-    if not verify(signed.signer, digest(kind, signed.body), signed.signature):
+    covered = digest(kind, signed.body)
+    if not verify(signed.signer, covered, signed.signature):
         raise BadSignature(kind=kind, signer=signed.signer, reason="signature does not hold")
-    return from_plain(cls, signed.body)
+    return from_plain(cls, signed.body), covered.hex()
 
 
 def signed_digest(signed: Signed) -> str:

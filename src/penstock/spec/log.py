@@ -75,6 +75,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\1" + left + right).digest()
 
 
+def leaf_hashes(records: Iterable[bytes]) -> list[bytes]:
+    """`leaf_hash` of each: seals are made by the batch."""
+    return [sha256(b"\0" + one).digest() for one in records]
+
+
+def node_hashes(lefts: Iterable[bytes], rights: Iterable[bytes]) -> list[bytes]:
+    """`node_hash` of each pair; one that is left over is left out."""
+    return [sha256(b"\1" + left + right).digest() for left, right in zip(lefts, rights)]  # noqa: B905
+
+
 def root(leaves: Iterable[bytes]) -> bytes:
     """The root over these leaf hashes."""
     frontier = EMPTY

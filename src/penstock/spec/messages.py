@@ -21,7 +21,7 @@ TOKENS_MAX = 1 << 24
 stays below 2**53, so that an order can always be spelled.
 """
 UNITS_MAX = 1 << 31
-"""Of one order, in prompt or completion: sums over a window stay below 2**53 too."""
+"""Of one order, of any kind of unit: sums over a window stay below 2**53 too."""
 
 
 class Modality(Enum):
@@ -29,6 +29,11 @@ class Modality(Enum):
 
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    IMAGES = "images"
+    SPEECH = "speech"
+    TRANSCRIPTION = "transcription"
+    MODERATION = "moderation"
 
 
 class Tier(Enum):
@@ -150,6 +155,8 @@ class Order:
 
     The price and the ceilings stand in the order itself, so a later change of the offer can never
     change what this request costs. `request_digest` is the hex SHA-256 of the exact body bytes.
+    `images_max` and `audio_ms_max` are 0 where the answer can hold none. `decision_digest` is the hex
+    digest of the routing decision that chose this instance, "" when none is kept with the record.
     """
 
     order_id: str
@@ -164,11 +171,14 @@ class Order:
     price: Price
     prompt_max: int
     completion_max: int
+    images_max: int
+    audio_ms_max: int
     charge_max: int
     issued_ms: int
     deadline_ms: int
     seed: int
     nonce: str
+    decision_digest: str
 
 
 def check_order(signed: Signed, *, body_digest: str, now_ms: int, verify: Verify) -> Order:
@@ -180,21 +190,30 @@ def check_order(signed: Signed, *, body_digest: str, now_ms: int, verify: Verify
     order = open_signed(Order, signed, kind="order", verify=verify)
     if order.gateway != signed.signer:
         raise BadMessage(kind="order", reason="the signer is not the gateway it names")
+    check_order_terms(order, body_digest=body_digest, now_ms=now_ms)
+    return order
+
+
+def check_order_terms(order: Order, *, body_digest: str, now_ms: int) -> None:
+    """It is for these bytes, its sums can be reckoned with, and it has not expired. Raises a SpecError.
+
+    This is all of `check_order` but for who signed: an order under a session is sealed later.
+    """
     if order.request_digest != body_digest:
         raise BadMessage(kind="order", reason="another request body")
     check_ceilings(order)
     if now_ms > order.deadline_ms:
         raise Expired(what="order", at_ms=order.deadline_ms, now_ms=now_ms)
-    return order
 
 
 def check_ceilings(order: Order) -> None:
     """Ceilings and price under which no charge is negative and no sum too long. Raises BadMessage."""
-    if min(order.charge_max, order.prompt_max, order.completion_max) < 0:
+    ceilings = (order.prompt_max, order.completion_max, order.images_max, order.audio_ms_max)
+    if min(order.charge_max, *ceilings) < 0:
         raise BadMessage(kind="order", reason="a ceiling is negative")
     if order.charge_max > CHARGE_NANO_MAX:
         raise BadMessage(kind="order", reason=f"a charge above {CHARGE_NANO_MAX}")
-    if max(order.prompt_max, order.completion_max) > UNITS_MAX:
+    if max(ceilings) > UNITS_MAX:
         raise BadMessage(kind="order", reason=f"more than {UNITS_MAX} units")
     check_price(order.price)
 

@@ -30,14 +30,26 @@ def prompt_units_max(body_bytes: int) -> int:
     return body_bytes + PROMPT_OVERHEAD_UNITS
 
 
-def charge_ceiling(price: Price, *, prompt_max: int, completion_max: int) -> int:
+def charge_ceiling(
+    price: Price,
+    *,
+    prompt_max: int,
+    completion_max: int,
+    images_max: int = 0,
+    audio_ms_max: int = 0,
+) -> int:
     """The most one order may cost: what is held before it is sent.
 
     A prompt unit may turn out cached or not, so the ceiling takes the dearer of the two prices. No
     ceiling is above CHARGE_NANO_MAX: an answer that would cost more costs that.
     """
     dearest = max(price.prompt, price.cached)
-    micro = dearest * prompt_max + price.completion * completion_max
+    micro = (
+        dearest * prompt_max
+        + price.completion * completion_max
+        + price.images * images_max
+        + price.audio_ms * audio_ms_max
+    )
     return min(price.request + -(-micro // MILLION), CHARGE_NANO_MAX)
 
 

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, assert_never
 
-from penstock.spec.canon import digest, to_plain
+from penstock.spec.canon import digest, from_plain, to_plain
 from penstock.spec.errors import BadMessage, SpecError
 from penstock.spec.keys import (
     Signed,
     Verify,
     check_identity,
+    open_and_digest,
     open_signed,
     parse_signed,
-    signed_digest,
 )
 from penstock.spec.messages import Order, check_ceilings
 from penstock.spec.pricing import cost
+from penstock.spec.routing import DECISION_SHOWN_MAX, Decision
 from penstock.spec.stream import Checkpoint, check_checkpoint, check_units
 from penstock.spec.units import NO_UNITS, Units
 
@@ -90,12 +91,17 @@ WAIT_US_MAX = 10**12
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the log keeps of one order: the order and every signed word about its end."""
+    """What the log keeps of one order: the order and every signed word about its end.
+
+    `decision` is why the order went to its instance; the order names its digest. It comes with the
+    gateway's countersignature and never without.
+    """
 
     order: Signed
     receipt: Signed | None
     checkpoint: Signed | None
     countersign: Signed | None
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +133,28 @@ def check_receipt(signed: Signed, order: Order, *, order_digest: str, verify: Ve
 
     Raises a SpecError: of another order, impossible units, or a charge that is not the price.
     """
-    receipt = open_signed(Receipt, signed, kind="receipt", verify=verify)
-    if signed.signer != order.miner or receipt.order_digest != order_digest:
+    receipt, _ = _open_receipt(signed, order, order_digest=order_digest, verify=verify)
+    return receipt
+
+
+def _open_receipt(
+    signed: Signed, order: Order, *, order_digest: str, verify: Verify
+) -> tuple[Receipt, str]:
+    """The checked receipt and its digest."""
+    receipt, covered = open_and_digest(Receipt, signed, kind="receipt", verify=verify)
+    if signed.signer != order.miner:
+        raise BadMessage(kind="receipt", reason="of another order or miner")
+    check_account(receipt, order, order_digest=order_digest)
+    return receipt, covered
+
+
+def check_account(receipt: Receipt, order: Order, *, order_digest: str) -> None:
+    """What a receipt says, whoever vouches for it: about exactly this order, at its price.
+
+    The part of `check_receipt` that needs no signature: within a session a receipt is believed by its
+    MAC first and signed a moment later (`seals`). Raises a SpecError.
+    """
+    if receipt.order_digest != order_digest:
         raise BadMessage(kind="receipt", reason="of another order or miner")
     said = (receipt.order_id, receipt.chute, receipt.instance, receipt.miner)
     if said != (order.order_id, order.chute, order.instance, order.miner):
@@ -138,15 +164,14 @@ def check_receipt(signed: Signed, order: Order, *, order_digest: str, verify: Ve
     check_units(receipt.units, order)
     if min(receipt.response_bytes, receipt.events) < 0:
         raise BadMessage(kind="receipt", reason="a count is negative")
-    if receipt.outcome in {Outcome.MINER_FAILED, Outcome.REFUSED, Outcome.GATEWAY_FAILED}:
-        expected = 0
-    else:
+    if receipt.outcome is Outcome.COMPLETE or receipt.outcome is Outcome.CLIENT_CANCELLED:
         expected = charge_for(order, receipt.units)
+    else:
+        expected = 0
     if receipt.charge_nano != expected:
         raise BadMessage(kind="receipt", reason="the charge is not the price of the units")
     if not receipt.accept_ms <= receipt.first_ms <= receipt.last_ms:
         raise BadMessage(kind="receipt", reason="times run backwards")
-    return receipt
 
 
 def check_countersign(
@@ -181,16 +206,23 @@ def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     A complete answer without any units (an error that the engine blames on the request) is no
     success either: it is not counted, or a miner could turn everything away and count as available.
     """
-    order = open_signed(Order, record.order, kind="order", verify=verify)
+    order, order_digest = open_and_digest(Order, record.order, kind="order", verify=verify)
     if record.order.signer != order.gateway:
         raise BadMessage(kind="order", reason="the signer is not the gateway it names")
     # Whoever is named here is scored: a name that no key has would spoil every honest report.
     check_identity(order.miner)
     check_ceilings(order)
-    order_digest = signed_digest(record.order)
-    receipt = None
+    # The decision is the gateway's word: a miner that claims alone cannot bring it.
+    decided = "" if record.countersign is None else order.decision_digest
+    if decision_digest(record.decision) != decided:
+        raise BadMessage(kind="record", reason="not the decision that the order names")
+    if record.decision is not None and len(record.decision.considered) > DECISION_SHOWN_MAX:
+        raise BadMessage(kind="record", reason="a decision that shows too many instances")
+    receipt, named = None, ""
     if record.receipt is not None:
-        receipt = check_receipt(record.receipt, order, order_digest=order_digest, verify=verify)
+        receipt, named = _open_receipt(
+            record.receipt, order, order_digest=order_digest, verify=verify
+        )
     checkpoint = None
     if record.checkpoint is not None:
         checkpoint = check_checkpoint(
@@ -199,7 +231,6 @@ def judge(record: Record, *, refusal_free_ms: int, verify: Verify) -> Judgement:
     if record.countersign is None:
         return _judge_unseen(order, receipt)
     seen = check_countersign(record.countersign, order, order_digest=order_digest, verify=verify)
-    named = "" if record.receipt is None else signed_digest(record.receipt)
     if seen.receipt_digest != named:
         raise BadMessage(kind="countersign", reason="of another receipt")
     if seen.match and (receipt is None or receipt.response_bytes != seen.response_bytes):
@@ -273,6 +304,11 @@ def cancelled_units(receipt: Receipt | None, checkpoint: Checkpoint | None) -> U
     return NO_UNITS if checkpoint is None else checkpoint.units
 
 
+def decision_digest(decision: Decision | None) -> str:
+    """What an order says of its routing decision: the hex digest, "" for none."""
+    return "" if decision is None else digest("decision", to_plain(decision)).hex()
+
+
 def record_id(record: Record) -> str:
     """The order id: one record per order, whoever delivers it."""
     value = record.order.body.get("order_id")
@@ -293,17 +329,20 @@ def parse_record(value: Any) -> Record:
         "receipt",
         "checkpoint",
         "countersign",
+        "decision",
     }:
         raise BadMessage(kind="record", reason="not a record")
 
     def part(name: str) -> Signed | None:
         return None if value[name] is None else parse_signed(value[name])
 
+    decision = value["decision"]
     return Record(
         order=parse_signed(value["order"]),
         receipt=part("receipt"),
         checkpoint=part("checkpoint"),
         countersign=part("countersign"),
+        decision=None if decision is None else from_plain(Decision, decision),
     )
 
 

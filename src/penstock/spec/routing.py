@@ -1,17 +1,27 @@
-"""Who serves a request: the ranking of instances, a pure function of what the gateway knows.
+"""Who serves a request: what may rule an instance out, and what the others are compared by.
 
-Hard filters come first (chute, breaker, room, price), then expected time weighed by cost. Two
-weighted draws decide the first place, so that many gateways with the same picture do not all rush to
-the same instance; the rest follow by merit. All chance comes from the integer seed.
+A gateway compares a few instances per request: those that are believed to hold the beginning of the
+prompt in their cache, and some drawn by chance, so that many gateways with the same picture do not
+all rush to the same one. Lower merit is better: the expected time of the whole answer (never of its
+first byte alone, which picks wrongly in 44 of 100 cases), the time to compute again what this
+request would push out of the cache, what the instance was given beyond its equals, weighed by cost.
+All chance comes from the seed, and all of it stands in the `Decision` that is kept with the record.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-from penstock.spec.evidence import lower_median
-from penstock.spec.pricing import charge_ceiling, is_within, prompt_units_max
+from penstock.spec.errors import BadMessage
 from penstock.spec.units import PPM, Price
+
+POLICY = "affinity1"
+"""The name of these rules in every decision; other rules need another name. What the caller asked
+for instead of the best instance stands behind it: `affinity1/price`."""
+
+EXPLORING = POLICY + "/explore"
+"""The policy of a decision that tries an instance which nobody has measured."""
 
 EXPLORE_ONE_IN = 8
 """One request in this many tries an instance whose speed is not known yet, if one is free."""
@@ -21,143 +31,235 @@ COST_FACTOR_MAX_PPM = 4_000_000
 """Cost counts against the median cost of the field, at most four times either way: a very cheap
 offer cannot buy all the traffic of a slow instance."""
 
-PROMPT_BYTES_PER_UNIT = 4
-"""The usual size of a prompt unit. Only the expected time uses it, never a charge."""
+ANSWER_WORK = 128
+"""A token of the answer takes about as long as so many tokens of the prompt: prompts are read in
+parallel, answers are written one token after the other. Work is counted in prompt tokens."""
 
-_DRAW_SCALE = 1 << 20
+PACE_NOISE_PPM = 300_000
+
+FAIR_REQUESTS = 64
+"""An instance that was given so many usual requests more than its equals looks twice as slow, as far
+as AHEAD_MAX_PPM lets it."""
+
+AHEAD_MAX_PPM = 500_000
+
+DECISION_SHOWN_MAX = 8
+"""Instances named in a decision; how many there were stands beside them."""
+
+SEED_BITS = 48
+"""Of a decision's seed: canonical JSON carries no more than 53."""
+
 _WORD = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Rejection(Enum):
+    """Why an instance may not serve a request, in the order in which it is looked at."""
+
+    OTHER_CHUTE = "other_chute"
+    EXPIRED = "expired"
+    LOW_TIER = "low_tier"
+    NOT_IN_ONLY = "not_in_only"
+    IGNORED = "ignored"
+    NOT_IN_ORDER = "not_in_order"
+    OTHER_QUANTIZATION = "other_quantization"
+    PARAMETER_UNSUPPORTED = "parameter_unsupported"
+    TOO_DEAR = "too_dear"
+    BROKEN = "broken"
+    NO_ROOM = "no_room"
+
+
+PASSING = frozenset({Rejection.EXPIRED, Rejection.BROKEN, Rejection.NO_ROOM})
+"""Reasons that waiting may mend. All others are between the caller's wish and the offer."""
+
+
+class Candidate(Protocol):
     """An instance as the gateway sees it.
 
-    `room` is what its offer says, `inflight` what this gateway has there now. `ewma_us_per_unit` is
-    0 until measured. `failures` are the latest ones in a row; until `broken_until_ms` (exclusive)
-    the breaker keeps the instance out.
+    `room` is how many of our orders it takes at once, `running` how many are there; until
+    `rests_until_ms` (exclusive) the breaker keeps it out.
     """
 
-    instance: str
-    miner: str
-    chute: str
-    price: Price
-    room: int
-    inflight: int
-    ewma_us_per_unit: int
-    failures: int
-    broken_until_ms: int
+    @property
+    def chute(self) -> str: ...
+    @property
+    def valid_until_ms(self) -> int: ...
+    @property
+    def room(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def rests_until_ms(self) -> int: ...
+    def fits(self, price_max: Price) -> bool:
+        """Is no part of its price above this? (`pricing.is_within`)"""
+        ...
+
+
+class Standing(Protocol):
+    """What an instance is compared by.
+
+    `paces_ns` are nanoseconds per unit of work by size bucket, 0 if unknown; `failures` the latest
+    ones in a row; `given_us` what it was given lately, in usual time; `cost_ppm` its price against
+    the usual price (`cost_factor_ppm`).
+    """
+
+    @property
+    def room(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def paces_ns(self) -> Sequence[int]: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def given_us(self) -> int: ...
+    @property
+    def cost_ppm(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Usual:
+    """The averages of a field: its pace for this size, what one request counts, and what each
+    instance was given.
+    """
+
+    pace_ns: int
+    given_us: int
+    mean_us: int
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a request asks for: any of these chutes, no part dearer than `price_max` (None: any)."""
+    """What a request asks for: this chute, no part dearer than `price_max` (None: any price)."""
 
-    chutes: tuple[str, ...]
+    chute: str
     price_max: Price | None
-    prompt_bytes: int
-    completion_max: int
 
 
-class Rejection(Enum):
-    """Why an instance may not serve a request."""
-
-    OTHER_CHUTE = "other_chute"
-    BROKEN = "broken"
-    NO_ROOM = "no_room"
-    TOO_DEAR = "too_dear"
-
-
-def why(candidates: Sequence[Candidate], need: Need, *, now_ms: int) -> dict[str, Rejection]:
-    """The rejected instances and the first reason of each, in the order of `Rejection`."""
-    reasons = ((one.instance, _rejection(one, need, now_ms)) for one in candidates)
-    return {instance: reason for instance, reason in reasons if reason is not None}
-
-
-def rank(candidates: Sequence[Candidate], need: Need, *, now_ms: int, seed: int) -> tuple[str, ...]:
-    """Instances that may serve, best first. Empty when none may.
-
-    Merit is expected time x cost factor, lower is better. Time is the measured time per unit times
-    the units asked for, longer by the share of its room in use and by each failure in a row. Of two
-    draws, weighted by merit, the better goes first; once in EXPLORE_ONE_IN a free unmeasured one
-    does. Unmeasured ones count as fast as the lower median of the measured. The rest are in order
-    of merit, ties to the lower name. The order of `candidates` does not matter.
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """One instance in a decision. `reason` is why it may not serve (a `Rejection`), or "" if it may;
+    `merit` is what it was judged by, lower is better, 0 if it was rejected; `cached_ppm` the share of
+    the prompt that the gateway believed to be in its cache.
     """
-    fit = [one for one in candidates if _rejection(one, need, now_ms) is None]
-    if not fit:
-        return ()
-    merits = _merits(fit, need)
-    ranked = sorted(merits, key=lambda name: (merits[name], name))
-    first = _explored(fit, seed)
-    if first is None:
-        first = _drawn(ranked, merits, seed)
-    return (first, *(name for name in ranked if name != first))
+
+    instance: str
+    reason: str
+    merit: int
+    cached_ppm: int
 
 
-def _rejection(one: Candidate, need: Need, now_ms: int) -> Rejection | None:
-    if one.chute not in need.chutes:
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a request went where it went. Its digest stands in the order, itself in the record.
+
+    `present` instances offered the chute then; `considered` are those that were compared, best
+    first, at most DECISION_SHOWN_MAX. `choice` is the one that was asked first.
+    """
+
+    policy: str
+    seed: int
+    present: int
+    considered: tuple[Considered, ...]
+    choice: str
+
+
+def check_decision(decision: Decision) -> None:
+    """A decision that follows its own policy. Raises BadMessage.
+
+    The choice was considered and fit. By POLICY itself nobody considered had a lower merit; only at
+    its turn does a request explore. What a caller asked for instead is between him and the gateway.
+    """
+    if len(decision.considered) > DECISION_SHOWN_MAX or not 0 <= decision.seed < 1 << SEED_BITS:
+        raise BadMessage(kind="decision", reason="too many instances, or a seed too long")
+    fit = {one.instance: one.merit for one in decision.considered if not one.reason}
+    chosen = fit.get(decision.choice)
+    if chosen is None:
+        raise BadMessage(kind="decision", reason="the choice was not fit, or not considered")
+    if decision.policy == POLICY and chosen > min(fit.values()):
+        raise BadMessage(kind="decision", reason="a better instance was passed over")
+    if decision.policy == EXPLORING and not is_exploring(decision.seed):
+        raise BadMessage(kind="decision", reason="it was not time to explore")
+
+
+def rejection(one: Candidate, need: Need, *, now_ms: int) -> Rejection | None:
+    """The first reason, in the order of `Rejection`, why this instance may not serve; or None.
+
+    Edges: an offer is good at exactly `valid_until_ms`, a rest is over at exactly `rests_until_ms`.
+    """
+    if one.chute != need.chute:
         return Rejection.OTHER_CHUTE
-    if now_ms < one.broken_until_ms:
-        return Rejection.BROKEN
-    if one.inflight >= one.room:
-        return Rejection.NO_ROOM
-    if need.price_max is not None and not is_within(one.price, need.price_max):
+    if now_ms > one.valid_until_ms:
+        return Rejection.EXPIRED
+    if need.price_max is not None and not one.fits(need.price_max):
         return Rejection.TOO_DEAR
+    if now_ms < one.rests_until_ms:
+        return Rejection.BROKEN
+    if one.running >= one.room:
+        return Rejection.NO_ROOM
     return None
 
 
-def _merits(fit: list[Candidate], need: Need) -> dict[str, int]:
-    """Expected time x cost factor by instance: always above 0, lower is better."""
-    measured = [one.ewma_us_per_unit for one in fit if one.ewma_us_per_unit > 0]
-    usual = lower_median(measured) if measured else 1
-    prompt_max = prompt_units_max(need.prompt_bytes)
-    costs = {
-        one.instance: charge_ceiling(
-            one.price, prompt_max=prompt_max, completion_max=need.completion_max
-        )
-        for one in fit
-    }
-    cost = lower_median(list(costs.values()))
-    units = max(1, need.prompt_bytes // PROMPT_BYTES_PER_UNIT + need.completion_max)
-    merits = {}
-    for one in fit:
-        pace = one.ewma_us_per_unit if one.ewma_us_per_unit > 0 else usual
-        time_us = pace * units * (one.room + one.inflight) * (1 + one.failures) // one.room
-        factor = costs[one.instance] * PPM // cost if cost else PPM
-        factor = min(max(factor, COST_FACTOR_MIN_PPM), COST_FACTOR_MAX_PPM)
-        merits[one.instance] = max(1, time_us) * factor
-    return merits
+def request_work(*, fresh: int, completion: int) -> int:
+    """Work of a request: prompt tokens that no cache has, and the answer."""
+    return fresh + ANSWER_WORK * completion
 
 
-def _explored(fit: list[Candidate], seed: int) -> str | None:
-    """The unmeasured, unused instance to try now, if it is time to try one."""
-    unknown = sorted(one.instance for one in fit if one.ewma_us_per_unit <= 0 and not one.inflight)
-    if not unknown or _mix(seed, 0) % EXPLORE_ONE_IN:
-        return None
-    return unknown[_mix(seed, 1) % len(unknown)]
+def merit(one: Standing, work: int, *, bucket: int, usual: Usual) -> int:
+    """What an instance is compared by for so much work of this size bucket; lower is better.
 
-
-def _drawn(ranked: list[str], merits: dict[str, int], seed: int) -> str:
-    """The better of two draws with replacement, each as likely as it is quick and cheap.
-
-    Equally good draws go to the first one, so equals share evenly whatever their names are.
+    Its pace times the work, longer by the share of its room in use and by each failure in a row;
+    longer by the share it is ahead of its equals; weighed by its cost. A pace within PACE_NOISE_PPM
+    of the usual one counts as that: answers differ in length, so small differences between equals
+    are noise, and noise moves conversations away from their cache. Being ahead counts as a share and
+    no sum, or else long prompts and short ones would gather on different instances.
     """
-    best = merits[ranked[0]]
-    weights = [max(1, best * _DRAW_SCALE // merits[name]) for name in ranked]
-    total = sum(weights)
-    one, other = (ranked[_place(weights, _mix(seed, draw) % total)] for draw in (2, 3))
-    return one if merits[one] <= merits[other] else other
+    room = one.room
+    pace_ns = steady_pace_ns(one.paces_ns[bucket], usual.pace_ns)
+    time_us = work * pace_ns * (room + one.running) * (1 + one.failures) // (room * 1000)
+    ahead_us = one.given_us - usual.mean_us
+    if ahead_us > 0 and usual.given_us > 0:
+        ahead_ppm = ahead_us * PPM // (FAIR_REQUESTS * usual.given_us)
+        time_us += time_us * (min(AHEAD_MAX_PPM, ahead_ppm)) // PPM
+    return 1 + time_us * one.cost_ppm // PPM
 
 
-def _place(weights: list[int], point: int) -> int:
-    """The index whose part of the line 0..sum(weights) holds this point."""
-    place = 0
-    while point >= weights[place]:
-        point -= weights[place]
-        place += 1
-    return place
+def steady_pace_ns(own_ns: int, usual_ns: int) -> int:
+    """An instance's pace, or the usual one if it has none or is within PACE_NOISE_PPM of it."""
+    if not own_ns or abs(own_ns - usual_ns) * PPM <= usual_ns * PACE_NOISE_PPM:
+        return usual_ns
+    return own_ns
 
 
-def _mix(seed: int, salt: int) -> int:
+def cost_factor_ppm(cost_nano: int, usual_nano: int) -> int:
+    """What an offer costs against the usual cost of the field, within four times either way."""
+    if usual_nano <= 0:
+        return PPM
+    return min(max(cost_nano * PPM // usual_nano, COST_FACTOR_MIN_PPM), COST_FACTOR_MAX_PPM)
+
+
+def is_exploring(seed: int) -> bool:
+    """Is it this request's turn to try an instance that nobody has measured?"""
+    return mix(seed, 0) % EXPLORE_ONE_IN == 0
+
+
+def draws(seed: int, size: int, *, count: int) -> Sequence[int]:
+    """`count` different places of 0..size-1 by chance; all of them, from a drawn start, if that is
+    not more than `count`.
+    """
+    start = mix(seed, 1) % size
+    if size <= count:
+        return [*range(start, size), *range(start)]
+    found = [start]
+    salt = 2
+    while len(found) < count:
+        place = mix(seed, salt) % size
+        salt += 1
+        if place not in found:
+            found.append(place)
+    return found
+
+
+def mix(seed: int, salt: int) -> int:
     """SplitMix64 (Steele, Lea, Flood 2014): a well-mixed 64-bit number from a seed and a salt."""
     word = (seed + (salt + 1) * 0x9E3779B97F4A7C15) & _WORD
     word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & _WORD

@@ -9,7 +9,8 @@ are sums over work, time or points, so splitting one miner into two gains nothin
 from collections import defaultdict
 from collections.abc import Mapping
 
-from penstock.spec.evidence import Evidence, PresenceSum, lower_median
+from penstock.spec.evidence import Evidence, PresenceSum
+from penstock.spec.medians import lower_median
 from penstock.spec.messages import Score
 from penstock.spec.params import Params
 from penstock.spec.shares import split

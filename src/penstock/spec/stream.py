@@ -17,6 +17,10 @@ from penstock.spec.units import Units
 CHECKPOINT_COMMENT = "checkpoint"
 RECEIPT_COMMENT = "receipt"
 COUNTERSIGN_COMMENT = "countersign"
+ALIVE_COMMENT = "alive"
+"""A gateway's own words while an engine is silent (`: penstock-alive gateway`). They are no part of the
+answer: whoever hashes what a gateway sent leaves them out. No miner may use the name.
+"""
 
 RECEIPT_HEADER = "x-penstock-receipt"
 """A whole (not streamed) answer carries the signed receipt here, base64url JSON."""
@@ -57,18 +61,17 @@ def check_checkpoint(
 def check_units(units: Units, order: Order) -> None:
     """Counts that are possible for this order at all. Raises BadMessage.
 
-    An order sets no ceiling for images and audio, so there can be none in its answer: without a
-    ceiling a miner could name any number of them.
+    Every kind has its ceiling in the order: without one a miner could name any number of units.
     """
     counts = (units.prompt, units.cached, units.completion, units.images, units.audio_ms)
     if min(counts) < 0 or units.cached > units.prompt:
         raise BadMessage(kind="units", reason="a count is negative or cached exceeds prompt")
-    if units.images or units.audio_ms:
-        raise BadMessage(kind="units", reason="images or audio, for which the order has no ceiling")
     if units.prompt > order.prompt_max:
         raise BadMessage(kind="units", reason="more prompt units than the request has bytes")
     if units.completion > order.completion_max:
         raise BadMessage(kind="units", reason="more completion units than the order allows")
+    if units.images > order.images_max or units.audio_ms > order.audio_ms_max:
+        raise BadMessage(kind="units", reason="more images or audio than the order allows")
 
 
 def completion_units_max(*, events: int, content_bytes: int) -> int:

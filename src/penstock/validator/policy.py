@@ -1,17 +1,23 @@
 """What to ask, of whom, and when: drawn from a generator, so that nobody can tell it from a user."""
 
 import random
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import msgspec
 
+from penstock.kit.multipart import file_part, form_of, text_part
 from penstock.spec.messages import Modality
 from penstock.validator.peers import Probeable
 
 CHAT_PATH = "/v1/chat/completions"
 EMBEDDINGS_PATH = "/v1/embeddings"
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
+IMAGE_SIZE = "256x256"
+WAV_RATE_HZ = 8_000
+WAV_LOUDNESS = 4_000
 COMPLETION_UNITS_MIN = 8
 COMPLETION_UNITS_MAX = 96
 TEXTS_MAX = 4
@@ -51,6 +57,7 @@ class Probe:
     path: str
     is_stream: bool
     body: bytes
+    content_type: str = "application/json"
 
 
 def plan_probes(
@@ -75,8 +82,51 @@ def _probe(rng: random.Random, chute: Probeable, after_ms: int) -> Probe:
             texts = [_sentence(rng) for _ in range(rng.randint(1, TEXTS_MAX))]
             body = _encode({"model": chute.chute, "input": texts})
             return Probe(after_ms, chute.chute, EMBEDDINGS_PATH, is_stream=False, body=body)
+        case Modality.TRANSCRIPTION:
+            form = form_of(
+                [
+                    text_part("model", chute.chute),
+                    file_part("file", "note.wav", _tone(rng), content_type="audio/wav"),
+                ]
+            )
+            return Probe(
+                after_ms,
+                chute.chute,
+                TRANSCRIPTIONS_PATH,
+                is_stream=False,
+                body=form.body(),
+                content_type=form.content_type(),
+            )
+        case Modality.RERANK | Modality.IMAGES | Modality.SPEECH | Modality.MODERATION:
+            path, asked = _other(rng, chute.modality)
+            body = _encode({"model": chute.chute, **asked})
+            return Probe(after_ms, chute.chute, path, is_stream=False, body=body)
         case _:
             assert_never(chute.modality)
+
+
+def _other(rng: random.Random, modality: Modality) -> tuple[str, dict[str, Any]]:
+    """(path, fields) of what is asked in one JSON object and answered whole."""
+    if modality is Modality.RERANK:
+        documents = [_sentence(rng) for _ in range(rng.randint(2, TEXTS_MAX))]
+        return "/v1/rerank", {"query": _sentence(rng), "documents": documents}
+    if modality is Modality.IMAGES:
+        asked = {"prompt": _sentence(rng), "n": 1, "size": IMAGE_SIZE}
+        return "/v1/images/generations", {**asked, "response_format": "b64_json"}
+    if modality is Modality.SPEECH:
+        return "/v1/audio/speech", {"input": _sentence(rng), "voice": "alloy"}
+    return "/v1/moderations", {"input": _sentence(rng)}
+
+
+def _tone(rng: random.Random) -> bytes:
+    """A second or so of a tone, as a WAV file of 16-bit samples."""
+    period = rng.randint(8, 64)
+    samples = [WAV_LOUDNESS * (index % period) // period for index in range(WAV_RATE_HZ)]
+    data = struct.pack(f"<{len(samples)}h", *samples)
+    form = struct.pack("<HHIIHH", 1, 1, WAV_RATE_HZ, 2 * WAV_RATE_HZ, 2, 16)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data"
+    chunks += struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def _chat_body(rng: random.Random, chute: Probeable, *, is_stream: bool) -> bytes:

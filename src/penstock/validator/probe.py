@@ -10,8 +10,9 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from enum import Enum
 
-from penstock.client.answers import Signatures, StreamCheck, check_whole
+from penstock.client.answers import Signatures, StreamCheck, check_whole, decode
 from penstock.client.errors import BadAnswer
+from penstock.client.records import Asked, check_record
 from penstock.kit.errors import EventTooLarge, WireError
 from penstock.kit.ports import Verify
 from penstock.kit.sse import EventSplitter, parse_comment
@@ -27,6 +28,7 @@ from penstock.spec.verdicts import (
 )
 from penstock.validator.policy import Probe
 
+DOCUMENT_BYTES_MAX = 1 << 18
 PAID = frozenset({Outcome.COMPLETE, Outcome.CLIENT_CANCELLED})
 
 
@@ -82,10 +84,10 @@ class Asking:
     async def _ask(self, probe: Probe) -> Finding:
         async with self.http.open_stream(
             "POST",
-            self.gateway_url.rstrip("/").removesuffix("/v1") + probe.path,
+            self._base_url() + probe.path,
             headers=(
                 ("authorization", f"Bearer {self.api_key}"),
-                ("content-type", "application/json"),
+                ("content-type", probe.content_type),
             ),
             body=probe.body,
             head_deadline_ms=self.deadline_ms,
@@ -93,9 +95,9 @@ class Asking:
             body = await reply.read(
                 bytes_max=self.answer_bytes_max, idle_deadline_ms=self.deadline_ms
             )
-            return self._judge(probe, reply, body)
+        return await self._judge(probe, reply, body)
 
-    def _judge(self, probe: Probe, reply: StreamReply, body: bytes) -> Finding:
+    async def _judge(self, probe: Probe, reply: StreamReply, body: bytes) -> Finding:
         order_id = reply.header("x-penstock-order")
         if reply.status == 402:
             return Finding(Found.UNPAID, order_id, reason="402 insufficient funds")
@@ -115,9 +117,38 @@ class Asking:
                     verify=self.verify,
                 )
                 answer = body
+            if order_id and not signed.is_signed:
+                signed = await self._confirm(probe, signed, order_id=order_id, answer=answer)
         except BadAnswer as error:
             return Finding(Found.BAD, order_id, reason=error.reason)
         return _weigh(probe, order_id, signed, answer=answer)
+
+    async def _confirm(
+        self, probe: Probe, told: Signatures, *, order_id: str, answer: bytes
+    ) -> Signatures:
+        """The signatures of the record; the gateway holds the question until it has them.
+
+        Words that nobody signs in time count as none. Raises BadAnswer, WireError.
+        """
+        reply = await self.http.call(
+            "GET",
+            f"{self._base_url()}/v1/receipts/{order_id}",
+            deadline_ms=self.deadline_ms,
+            body_bytes_max=DOCUMENT_BYTES_MAX,
+        )
+        if reply.status != 200:
+            return Signatures(None, told.countersign)
+        return check_record(
+            decode(reply.body),
+            told,
+            order_id=order_id,
+            asked=Asked.of(probe.path, probe.body),
+            digest=hashlib.sha256(answer).hexdigest(),
+            verify=self.verify,
+        )
+
+    def _base_url(self) -> str:
+        return self.gateway_url.rstrip("/").removesuffix("/v1")
 
     def _check_stream(self, body: bytes) -> Signatures:
         check = StreamCheck(self.verify)

@@ -29,6 +29,7 @@ class Granted:
     granted_nano: int
     spent_nano: int = 0
     is_open: bool = True
+    gateway: str = ""
 
 
 @dataclass
@@ -85,7 +86,8 @@ class ScriptedLedger:
             return json.dumps(refusal).encode()
         if lease is None or not lease.is_open:
             lease_id = f"l-{len(self.leases):032x}"
-            lease = self.leases[lease_id] = Granted(account, 0)
+            lease = Granted(account, 0, gateway=question["gateway"])
+            self.leases[lease_id] = lease
         elif not need:
             amount = 0
         lease.granted_nano += amount
@@ -114,12 +116,13 @@ class ScriptedLedger:
 
     async def _book(self) -> None:
         async for delivery in self.bus.consume("events.>", group="ledger"):
-            event = json.loads(delivery.data)
-            self.events.append((delivery.subject, event))
-            if delivery.subject.startswith("events.record."):
-                self._post(event)
-            else:
-                self._close(event["lease_id"])
+            said = json.loads(delivery.data)
+            for event in said.get("records", [said]):
+                self.events.append((delivery.subject, event))
+                if delivery.subject.startswith("events.record."):
+                    self._post(event)
+                else:
+                    self._close(event)
             await delivery.ack()
 
     def _post(self, event: dict[str, Any]) -> None:
@@ -138,9 +141,13 @@ class ScriptedLedger:
         assert lease.spent_nano <= lease.granted_nano, "no lease is overdrawn"
         self.accounts[lease.account].charged_nano += judgement.charge_nano
 
-    def _close(self, lease_id: str) -> None:
+    def _close(self, event: dict[str, Any]) -> None:
+        """A lease by its id, or `*`: all that this gateway's former life held."""
         for known, lease in self.leases.items():
-            if lease.is_open and lease_id in {known, "*"}:
+            is_meant = event["lease_id"] == known
+            if event["lease_id"] == "*":
+                is_meant = lease.gateway == event["gateway"]
+            if lease.is_open and is_meant:
                 lease.is_open = False
                 self.accounts[lease.account].free_nano += lease.granted_nano - lease.spent_nano
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -9,16 +10,29 @@ from enum import Enum
 from hashlib import sha256
 from typing import Any
 
+from penstock.gateway.bodies import MODALITIES
 from penstock.gateway.orders import header_text, signed_json
-from penstock.kit.ports import Clock, Network, Sign
+from penstock.kit.handshake import (
+    new_exchange,
+    order_mac,
+    parse_session_header,
+    receipt_mac,
+    seals_mac,
+    session_key,
+    vouch,
+)
+from penstock.kit.ports import Clock, Network, Sign, Verify
+from penstock.kit.spell import read_order, spell
 from penstock.kit.sse import comment
 from penstock.kit.wire.http import JSON_HEADERS, SSE_HEADERS, Request, Response, Stream
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
-from penstock.spec.canon import from_plain
+from penstock.spec.canon import canonical, digest, digest_spelled, from_plain, to_plain
 from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Manifest, Offer, Order, Tier, chute_id
 from penstock.spec.receipts import Outcome, Receipt, charge_for
+from penstock.spec.seals import seal_digest, seal_root
+from penstock.spec.sessions import ANSWER_KIND, SessionAnswer, check_session_offer
 from penstock.spec.stream import Checkpoint
 from penstock.spec.units import NO_UNITS, Price, Units
 
@@ -39,6 +53,17 @@ class Act(Enum):
     LOSE = "lose"  # the engine is lost after `words_until` words: error event, failed receipt
 
 
+class SealAct(Enum):
+    """What the miner does when it is asked for seals."""
+
+    SIGN = "sign"
+    UNKNOWN = "unknown"  # it does not know the receipts it gave
+    FORGE = "forge"  # a signature that does not hold
+    FAIL = "fail"  # a server error
+    SWAP = "swap"  # a good signature over other receipts than it says
+    HANG = "hang"  # no answer
+
+
 @dataclass(frozen=True)
 class Script:
     """One order's play. `tamper` changes the receipt before it is signed, `forge` the signature."""
@@ -57,6 +82,8 @@ class Script:
     omit_receipt: bool = False
     answers_cancel: bool = True
     trailing: bytes = b""
+    binary: bytes = b""
+    content_type: str = ""
 
 
 @dataclass(eq=False)
@@ -72,7 +99,8 @@ class Served:
     events: int = 0
     words: int = 0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
-    broken: bool = False
+    session: bytes = b""
+    """The session's key, or b"" for an order that came signed."""
 
     def send(self, data: bytes) -> bytes:
         self.hash.update(data)
@@ -89,7 +117,14 @@ class ScriptedMiner:
     """One instance on one host. `scripts` are played in order, then `default` for ever."""
 
     def __init__(
-        self, host: str, *, network: Network, clock: Clock, key: Sign, manifest: Manifest
+        self,
+        host: str,
+        *,
+        network: Network,
+        clock: Clock,
+        key: Sign,
+        verify: Verify,
+        manifest: Manifest,
     ) -> None:
         self.host = host
         self.key = key
@@ -103,12 +138,28 @@ class ScriptedMiner:
         self.seq = 0
         self.port = PORT
         self.confused = False  # streams what was asked for whole, and the other way round
+        self.has_sessions = True
+        self.delay_ms = 0  # before anything is answered
+        self.sessions: dict[str, bytes] = {}
+        self.sessions_opened = 0
+        self.seal_act = SealAct.SIGN
+        self.seal_calls = 0
+        self.proofs: dict[str, str] = {}
+        """What this miner could claim with: order id -> the gateway's signature over the batch."""
+        self.receipts: dict[str, bytes] = {}
+        self.content_type = ""
+        self.traces: list[str] = []
+        """The `traceparent` of each order, in order."""
+        self.comments: tuple[bytes, ...] = ()
         self._network = network
         self._clock = clock
+        self._verify = verify
         self._routes = routes = Routes()
-        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        for path in MODALITIES:
             routes.add("POST", path, self._serve)
         routes.add("POST", "/v1/cancel/{id}", self._cancel)
+        routes.add("POST", "/v1/sessions", self._open_session)
+        routes.add("POST", "/v1/seals", self._exchange_seals)
 
     @property
     def instance(self) -> str:
@@ -143,15 +194,32 @@ class ScriptedMiner:
 
     async def _serve(self, request: Request) -> Response | Stream:
         header = request.header("x-penstock-order")
-        signed = parse_signed(
-            json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-        )
-        order = from_plain(Order, signed.body)
+        key = b""
+        if header.startswith("{"):
+            named = parse_session_header(request.header("x-penstock-session"))
+            assert named is not None, "an order that is not signed is under a session"
+            body = header.encode()
+            key = self.sessions.get(named[0], b"")
+            if not key:
+                return Response(401, b'{"error": {"code": "session_unknown"}}', JSON_HEADERS)
+            covered = digest_spelled("order", body)
+            assert hmac.compare_digest(named[1], order_mac(key, covered))
+            order, order_digest = read_order(body), covered.hex()
+        else:
+            signed = parse_signed(
+                json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+            )
+            order, order_digest = from_plain(Order, signed.body), signed_digest(signed)
+            self.proofs[order.order_id] = signed.signature
         assert order.request_digest == sha256(request.body).hexdigest(), "the body came untouched"
+        assert order.path == request.path
+        self.content_type = request.header("content-type")
+        self.traces.append(request.header("traceparent"))
         if any(one.order.order_id == order.order_id for one in self.served):
             return Response(409, b'{"error": {"code": "order_replayed"}}', JSON_HEADERS)
-        served = Served(order, signed_digest(signed), request.body, self._clock.now_ms())
+        served = Served(order, order_digest, request.body, self._clock.now_ms(), session=key)
         self.served.append(served)
+        await asyncio.sleep(self.delay_ms / 1000)
         script = self.scripts.pop(0) if self.scripts else self.default
         if script.act is Act.HANG:
             await served.cancelled.wait()
@@ -189,12 +257,16 @@ class ScriptedMiner:
         value: dict[str, Any] = {"choices": [{"message": {"content": text}}]}
         if status != 200:
             value = {"error": {"message": "as scripted", "code": "scripted", "type": "x"}}
-        body = served.send(json.dumps(value).encode())
+        body = served.send(script.binary or json.dumps(value).encode())
         units = self._units(served) if status == 200 else NO_UNITS
         if script.omit_receipt:
             return Response(status, body, JSON_HEADERS)
         signed = self._receipt(served, script, outcome=outcome, units=units)
-        headers = (*JSON_HEADERS, ("x-penstock-receipt", header_text(signed)))
+        text = header_text(signed)
+        if served.session:
+            text = self._vouched(served, signed).decode("latin-1")
+        content = script.content_type or "application/json"
+        headers = (("content-type", content), ("x-penstock-receipt", text))
         return Response(status, body, headers)
 
     async def _pieces(self, served: Served, script: Script) -> AsyncIterator[bytes]:
@@ -239,10 +311,17 @@ class ScriptedMiner:
         if not script.omit_receipt:
             units = NO_UNITS if outcome is Outcome.MINER_FAILED else self._units(served)
             signed = self._receipt(served, script, outcome=outcome, units=units)
-            yield comment("receipt", signed_json(signed)) + script.trailing
+            said = self._vouched(served, signed) if served.session else signed_json(signed)
+            yield comment("receipt", said) + script.trailing
 
     async def _cancel(self, request: Request) -> Response:
-        proof = from_plain(Order, parse_signed(json.loads(request.body)).body)
+        named = parse_session_header(request.header("x-penstock-session"))
+        if named is None:
+            proof = from_plain(Order, parse_signed(json.loads(request.body)).body)
+        else:
+            proof = read_order(request.body)
+            covered = digest_spelled("order", request.body)
+            assert named[1] == order_mac(self.sessions[named[0]], covered)
         assert proof.order_id == request.params["id"]
         self.cancels.append(proof.order_id)
         for served in self.served:
@@ -250,8 +329,96 @@ class ScriptedMiner:
                 served.cancelled.set()
         return Response(200, b"{}", JSON_HEADERS)
 
+    async def _open_session(self, request: Request) -> Response:
+        if not self.has_sessions:
+            return Response(404, b'{"error": {"code": "not_found"}}', JSON_HEADERS)
+        signed = parse_signed(json.loads(request.body))
+        offer = check_session_offer(
+            signed,
+            miner=self.key.identity,
+            now_ms=self._clock.now_ms(),
+            skew_max_ms=60_000,
+            verify=self._verify,
+        )
+        self.sessions_opened += 1
+        exchange = new_exchange(lambda n: bytes([self.sessions_opened]) * n)
+        answer = sign(
+            ANSWER_KIND,
+            SessionAnswer(
+                session_id=offer.session_id,
+                offer_digest=signed_digest(signed),
+                miner=self.key.identity,
+                exchange_key=exchange.public_hex,
+                expires_ms=offer.expires_ms,
+            ),
+            self.key,
+        )
+        self.sessions[offer.session_id] = session_key(
+            exchange,
+            offer.exchange_key,
+            offer_digest=signed_digest(signed),
+            answer_digest=signed_digest(answer),
+        )
+        return Response(200, json.dumps(to_plain(answer)).encode(), JSON_HEADERS)
+
+    async def _exchange_seals(self, request: Request) -> Response:
+        said = json.loads(request.body)
+        key = self.sessions.get(said["session_id"])
+        self.seal_calls += 1
+        if key is None:
+            return Response(401, b'{"error": {"code": "session_unknown"}}', JSON_HEADERS)
+        rest = {name: value for name, value in said.items() if name != "mac"}
+        assert said["mac"] == seals_mac(key, canonical(rest))
+        if self.seal_act is SealAct.HANG:
+            await asyncio.Event().wait()
+        if self.seal_act is SealAct.FAIL:
+            return Response(500, b"{}", JSON_HEADERS)
+        known = self._take_orders(said["orders"]) if said["orders"] else 0
+        asked = said["receipts"]
+        answer: dict[str, Any] = {"orders_known": known, "receipts": None, "unknown": []}
+        if self.seal_act is SealAct.UNKNOWN:
+            answer["unknown"] = asked
+        elif asked:
+            digests = [self.receipts[order_id] for order_id in asked]
+            if self.seal_act is SealAct.SWAP:
+                digests[0] = bytes(32)
+            signature = self.key.sign(seal_digest(seal_root(digests), len(digests)))
+            if self.seal_act is SealAct.FORGE:
+                signature = "0" * 64
+            answer["receipts"] = {"order_ids": asked, "root_signature": signature}
+        return Response(200, json.dumps(answer).encode(), JSON_HEADERS)
+
+    def _take_orders(self, orders: dict[str, Any]) -> int:
+        """The gateway's seal over orders: from now on they are proof."""
+        digests = [bytes.fromhex(one) for one in orders["digests"]]
+        covered = seal_digest(seal_root(digests), len(digests))
+        sealed = {
+            one.order.gateway for one in self.served if one.order.order_id in orders["order_ids"]
+        }
+        assert len(sealed) <= 1, "each gateway seals its own"
+        gateway = next(iter(sealed), "")
+        signature = orders["root_signature"]
+        assert not gateway or self._verify(gateway, covered, signature)
+        known = {one.order.order_id: one.digest for one in self.served}
+        for order_id, one in zip(orders["order_ids"], orders["digests"], strict=True):
+            assert known.get(order_id, one) == one
+            self.proofs[order_id] = signature
+        return sum(order_id in known for order_id in orders["order_ids"])
+
+    def _vouched(self, served: Served, signed: Signed) -> bytes:
+        """The receipt under the session's key; a forged signature becomes a forged MAC."""
+        receipt = from_plain(Receipt, signed.body)
+        body = spell(receipt)
+        covered = digest_spelled("receipt", body)
+        self.receipts[served.order.order_id] = covered
+        genuine = signed.signature == self.key.sign(digest("receipt", signed.body))
+        mac = receipt_mac(served.session, covered) if genuine else signed.signature
+        prefix = b"" if signed.kind == "receipt" else signed.kind.encode()
+        return prefix + vouch(body, mac)
+
     def _units(self, served: Served) -> Units:
-        return Units(prompt=PROMPT_UNITS, cached=0, completion=served.words, images=0, audio_ms=0)
+        completion = served.words if served.order.completion_max else 0
+        return Units(prompt=PROMPT_UNITS, cached=0, completion=completion, images=0, audio_ms=0)
 
     def _checkpoint(self, served: Served, script: Script) -> bytes:
         point = Checkpoint(

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,6 +40,7 @@ from penstock.spec.receipts import Outcome
 
 HOST = "127.0.0.1"
 DEADLINE_S = 60
+ROOM = 64
 SAID = "Water turns the wheel."
 OPERATOR, OWNER, MINER = (Ed25519Key(bytes([number]) * 32) for number in (1, 2, 3))
 
@@ -49,6 +51,7 @@ class Market:
 
     gateway: str
     network: str = "local"
+    others: tuple[str, ...] = ()
 
     async def info(self, _: Request) -> Response:
         charter = Charter(
@@ -58,7 +61,7 @@ class Market:
             operator=OPERATOR.identity,
             ledger="l",
             market="m",
-            gateways=(self.gateway,),
+            gateways=(self.gateway, *self.others),
             seats=(),
         )
         return json_response(
@@ -81,6 +84,8 @@ class Stage:
     child: ChildProcess
     ledger: ScriptedLedger
     miner: ScriptedMiner
+    ca: str = ""
+    """The certificate to trust, where the gateway serves HTTPS by one of its own."""
 
     async def ask(self, *, secret: str = SECRET, **fields: Any) -> str:
         """What the stock client hears to one chat."""
@@ -93,7 +98,13 @@ class Stage:
             return "".join([chunk.choices[0].delta.content async for chunk in answer])
 
     def client(self, secret: str = SECRET) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
+        verify = ssl.create_default_context(cafile=self.ca or None)
+        return openai.AsyncOpenAI(
+            base_url=f"{self.url}/v1",
+            api_key=secret,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(verify=verify),
+        )
 
 
 @pytest.fixture
@@ -116,9 +127,9 @@ def write_config(folder: Path, **fields: Any) -> Path:
     return path
 
 
-async def reached(url: str) -> bool:
+async def reached(url: str, ca: str = "") -> bool:
     """Does it serve, and does it know a miner?"""
-    client = HttpClient(Sockets())
+    client = HttpClient(Sockets(tls_context=ssl.create_default_context(cafile=ca) if ca else None))
     try:
         reply = await client.call("GET", f"{url}/health", deadline_ms=1_000)
     except WireError:
@@ -132,16 +143,23 @@ async def reached(url: str) -> bool:
 async def stage(nats: RunningServer, folder: Path, **fields: Any) -> AsyncIterator[Stage]:
     """Everything started; the gateway is ready when it knows the miner."""
     identity = load_or_create_key(folder / "gateway.key", os.urandom).identity
+    others = tuple(
+        load_or_create_key(folder / f"gateway-{number}.key", os.urandom).identity
+        for number in range(2, fields.get("workers", 0) + 2)
+    )
     routes, port, clock = Routes(), free_port(), SystemClock()
-    routes.add("GET", "/v1/info", Market(identity).info)
+    routes.add("GET", "/v1/info", Market(identity, others=others).info)
     market = Server(Sockets(), routes, entropy=os.urandom)
     market_port = await market.start(HOST, 0)
     config = write_config(
         folder, market_url=f"http://{HOST}:{market_port}", nats_url=nats.url, port=port, **fields
     )
     manifest = replace(MANIFEST, owner=OWNER.identity)
-    miner = ScriptedMiner(HOST, network=Sockets(), clock=clock, key=MINER, manifest=manifest)
+    miner = ScriptedMiner(
+        HOST, network=Sockets(), clock=clock, key=MINER, verify=verify, manifest=manifest
+    )
     miner.port = 0
+    miner.room = ROOM
     await miner.start()
     async with NatsBus(nats.url) as bus:
         ledger = ScriptedLedger(bus, clock, LOCAL, verify)
@@ -157,10 +175,11 @@ async def stage(nats: RunningServer, folder: Path, **fields: Any) -> AsyncIterat
         )
         async with ledger.serve():
             child = await ChildProcess.start(command)
-            url = f"http://{HOST}:{port}"
-            await child.wait_ready(lambda: reached(url), deadline_ms=DEADLINE_S * 1000)
+            ca = fields.get("tls_certificate_file", "")
+            url = f"{'https' if ca else 'http'}://{HOST}:{port}"
+            await child.wait_ready(lambda: reached(url, ca), deadline_ms=DEADLINE_S * 1000)
             try:
-                yield Stage(url, child, ledger, miner)
+                yield Stage(url, child, ledger, miner, ca)
             finally:
                 if child.status is None:
                     await child.terminate(deadline_ms=DEADLINE_S * 1000)

@@ -11,7 +11,7 @@ from tests.stations.gateway.world import as_json, renamed
 from penstock.gateway.config import Bounds
 from penstock.gateway.directory import CHUTES, OFFERS, Directory
 from penstock.gateway.errors import ModelUnknown
-from penstock.gateway.instances import REST_MS_MAX, REST_MS_MIN, Instance
+from penstock.gateway.instances import ANSWERS_MIN, REST_MS_MAX, REST_MS_MIN, Instance
 from penstock.kit.metrics import Metrics
 from penstock.spec.canon import from_plain
 from penstock.spec.keys import sign
@@ -107,11 +107,11 @@ def test_a_removed_offer_serves_no_more() -> None:
 def test_a_renewal_keeps_what_was_learned_and_an_older_one_is_ignored() -> None:
     place = Place()
     place.offer(seq=2, room=4)
-    place.directory.instances(chute_id(MANIFEST))[0].ewma_us_per_unit = 77
+    place.directory.instances(chute_id(MANIFEST))[0].pace_ns = 77
     place.offer(seq=3, room=2)
     place.offer(seq=1, room=9)
     (one,) = place.directory.instances(chute_id(MANIFEST))
-    assert (one.offer.room, one.ewma_us_per_unit) == (2, 77)
+    assert (one.offer.room, one.pace_ns) == (2, 77)
     assert place.bad(OFFERS) == 1
 
 
@@ -197,12 +197,12 @@ def test_a_half_open_breaker_lets_one_trial_through_and_success_closes_it() -> N
         one.started()
         one.failed(0)
     after_ms = one.broken_until_ms
-    assert one.candidate(after_ms - 1).broken_until_ms > after_ms - 1
-    assert one.candidate(after_ms).broken_until_ms <= after_ms
+    assert one.rests_until_ms > after_ms - 1
+    assert one.rests_until_ms <= after_ms
     one.started()
-    assert one.candidate(after_ms).broken_until_ms > after_ms
+    assert one.rests_until_ms > after_ms
     one.succeeded(total_us=1_000, work=10)
-    assert one.candidate(after_ms).broken_until_ms <= after_ms
+    assert one.rests_until_ms <= after_ms
     assert (one.failures, one.rest_ms) == (0, 0)
 
 
@@ -211,10 +211,16 @@ def test_speed_is_an_average_that_follows() -> None:
     for total_us in (800, 1_600, 1_600):
         one.started()
         one.succeeded(total_us=total_us, work=8)
-    assert one.ewma_us_per_unit == 123
+    assert one.pace_ns == 166_666
+    assert not any(one.paces_ns)
+    for _ in range(ANSWERS_MIN):
+        one.started()
+        one.succeeded(total_us=1_600, work=8)
+    assert 190_000 < max(one.paces_ns) < 200_000
+    pace_ns = one.pace_ns
     one.started()
     one.succeeded(total_us=5, work=0)
-    assert one.ewma_us_per_unit == 123
+    assert one.pace_ns == pace_ns
 
 
 def renew(one: Instance, *, room: int, seq: int) -> None:
@@ -227,7 +233,7 @@ def test_our_own_orders_are_not_in_the_room_that_an_offer_names() -> None:
         one.started()
     assert not one.has_room
     renew(one, room=0, seq=2)
-    assert (one.candidate(0).room, one.candidate(0).inflight) == (4, 4)
+    assert (one.room, one.running) == (4, 4)
     assert not one.has_room
 
 
@@ -239,7 +245,7 @@ def test_slots_that_freed_after_an_offer_was_signed_are_used_before_the_next_one
     for _ in range(3):
         one.ended()
     renew(one, room=0, seq=2)
-    assert one.candidate(0).room == 4
+    assert one.room == 4
     assert one.has_room
 
 
@@ -249,7 +255,7 @@ def test_no_more_is_sent_than_an_instance_is_known_to_hold() -> None:
     for _ in range(4):
         one.started()
     renew(one, room=4, seq=2)
-    assert one.candidate(0).room == 4
+    assert one.room == 4
     assert not one.has_room
 
 
@@ -259,7 +265,7 @@ def test_what_runs_all_the_while_and_is_still_not_in_the_way_shows_more_room() -
     one.started()
     renew(one, room=1, seq=2)
     renew(one, room=1, seq=3)
-    assert one.candidate(0).room == 3
+    assert one.room == 3
     assert one.has_room
     one.started()
     assert not one.has_room
@@ -268,7 +274,7 @@ def test_what_runs_all_the_while_and_is_still_not_in_the_way_shows_more_room() -
 def test_others_orders_take_room_from_ours() -> None:
     one = instance(room=4)
     renew(one, room=1, seq=2)
-    assert one.candidate(0).room == 1
+    assert one.room == 1
 
 
 def test_an_order_ends_once() -> None:

@@ -321,3 +321,72 @@ def test_upkeep_renews_when_the_account_does_not_reach_for_more(loop: VirtualLoo
         hold.settle(0)
 
     in_time(loop, scenario())
+
+
+class SlowLedger(SaidLedger):
+    """Answers a question about a lease it granted only when told to."""
+
+    def __init__(self, *answers: dict[str, Any] | bytes | None) -> None:
+        super().__init__(*answers)
+        self.may_extend = asyncio.Event()
+
+    async def ask(self, subject: str, data: bytes, *, deadline_ms: int) -> bytes:
+        said = await super().ask(subject, data, deadline_ms=deadline_ms)
+        if json.loads(data)["lease_id"]:
+            await self.may_extend.wait()
+        return said
+
+
+def test_an_extension_that_comes_late_does_not_bring_a_retired_lease_back(
+    loop: VirtualLoop,
+) -> None:
+    """Else its money would be there twice, and it would be given back under its new holds' feet."""
+
+    async def scenario() -> None:
+        desk = Desk(loop)
+        extended, other = lease("l-1", 1_700), lease("l-2", 1_600)
+        desk.ledger = ledger = SlowLedger(lease("l-1"), extended, other)
+        desk.leases._ask = ledger
+        payer = await desk.payer("k1")
+        first = await desk.leases.hold(payer, 501)
+        async with asyncio.TaskGroup() as group:
+            upkeep = group.create_task(desk.leases.keep(beat_ms=1_000))
+            await asyncio.sleep(0.1)  # the extension of l-1 is asked for, and the answer is slow
+            second = group.create_task(desk.payer("k2"))  # another key of the account brings l-2
+            await asyncio.sleep(0.1)
+            ledger.may_extend.set()
+            assert await second is payer
+            await asyncio.sleep(0.1)
+            upkeep.cancel()
+        assert payer.lease is not None
+        leases = {first.lease, payer.lease}
+        assert len({one.lease_id for one in leases}) == len(leases), "one object for one lease"
+        hold = await desk.leases.hold(payer, 1_000)
+        first.settle(0)
+        if hold.lease is not first.lease:
+            assert hold.lease.lease_id not in desk.returned.lease_ids
+        hold.settle(0)
+
+    in_time(loop, scenario())
+
+
+def test_an_extension_that_comes_when_the_gateway_stops_is_no_new_lease(loop: VirtualLoop) -> None:
+    async def scenario() -> None:
+        desk = Desk(loop)
+        desk.ledger = ledger = SlowLedger(lease("l-1"), lease("l-1", 1_700))
+        desk.leases._ask = ledger
+        payer = await desk.payer()
+
+        async def ask_for_more() -> None:
+            with pytest.raises(BooksBehind):
+                await desk.leases.hold(payer, 1_500)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask_for_more())
+            await asyncio.sleep(0.1)
+            desk.leases.close()
+            ledger.may_extend.set()
+        assert desk.leases.count == 0
+        assert desk.returned.lease_ids == ["l-1"]
+
+    in_time(loop, scenario())

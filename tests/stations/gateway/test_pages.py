@@ -113,8 +113,9 @@ def test_health_and_metrics_tell_what_is_there() -> None:
         health = json.loads((await world.get("/health", secret="")).body)
         assert (health["status"], health["models"], health["instances"]) == ("ok", 1, 1)
         text = (await world.get("/metrics", secret="")).body.decode()
-        assert 'gateway_requests_total{outcome="complete"} 2' in text
-        assert 'gateway_requests_total{outcome="model_not_found"} 1' in text
+        for outcome, count in (("complete", 2), ("model_not_found", 1)):
+            labels = f'outcome="{outcome}",path="/v1/chat/completions"'
+            assert f"gateway_requests_total{{{labels}}} {count}\n" in text
         for name in ("gateway_ttft_ms_count 2", "gateway_records_waiting 0", "gateway_leases 1"):
             assert name in text
 

@@ -11,7 +11,7 @@ from tests.makers import make_order, make_record
 from penstock.gateway.config import Bounds
 from penstock.gateway.demand import Demand
 from penstock.gateway.errors import BooksBehind
-from penstock.gateway.records import Recorder
+from penstock.gateway.records import BATCH_BYTES_MAX, BATCH_MAX, Recorder
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import BusDown, Delivery, Progress
 from penstock.kit.tasks import Scope
@@ -26,9 +26,11 @@ class Stubborn:
     def __init__(self, refusals: int = 0) -> None:
         self.refusals = refusals
         self.taken: list[tuple[str, dict[str, Any], str]] = []
+        self.tried: list[str] = []
 
     async def publish(self, subject: str, data: bytes, *, event_id: str) -> None:
         await asyncio.sleep(0.001)
+        self.tried.append(event_id)
         if self.refusals:
             self.refusals -= 1
             raise BusDown("as told")
@@ -45,9 +47,10 @@ def recorder(bus: Stubborn, **bounds: Any) -> Recorder:
     return Recorder(bus=bus, name="gw", bounds=Bounds(**bounds), metrics=Metrics())
 
 
-def add(to: Recorder, number: int) -> None:
+def add(to: Recorder, number: int, account: str = "alice") -> None:
     record = make_record(make_order(order_id=f"o-{number}"))
-    to.add(record, account="alice", lease_id="l-1")
+    data = json.dumps(to_plain(record)).encode()
+    to.add(f"o-{number}", data, account=account, lease_id="l-1")
 
 
 async def delivered(to: Recorder, *, deadline_ms: int = 60_000) -> bool:
@@ -70,18 +73,47 @@ def test_records_and_closings_are_delivered_in_order_whatever_the_bus_does(refus
         assert to.waiting == 5
         assert await delivered(to)
         assert to.waiting == 0
-        assert [event_id for _, _, event_id in bus.taken] == [
-            "start/1",
-            "o-0",
-            "o-1",
-            "o-2",
-            "l-1/close",
-        ]
-        subject, event, _ = bus.taken[1]
+        assert [event_id for _, _, event_id in bus.taken] == ["start/1", "o-0/3", "l-1/close"]
+        subject, batch, _ = bus.taken[1]
         assert subject == "events.record.gw"
+        event = batch["records"][0]
         assert (event["account"], event["lease_id"]) == ("alice", "l-1")
         assert event["record"] == to_plain(make_record(make_order(order_id="o-0")))
-        assert bus.taken[4][:2] == ("events.lease.gw", {"lease_id": "l-1", "close": True})
+        assert bus.taken[2][:2] == ("events.lease.gw", {"lease_id": "l-1", "close": True})
+
+    run(scenario(), VirtualLoop())
+
+
+def test_a_batch_that_is_sent_again_is_the_same_event_whatever_came_meanwhile() -> None:
+    async def scenario() -> None:
+        bus = Stubborn(2)
+        to = recorder(bus)
+        add(to, 0)
+        add(to, 1)
+        async with Scope() as scope:
+            scope.start("publish", to.publish())
+            await asyncio.sleep(0.01)
+            add(to, 2)
+            assert await to.flush(deadline_ms=60_000)
+            scope.cancel()
+        assert bus.tried == ["o-0/2", "o-0/2", "o-0/2", "o-2"]
+        assert "record" in bus.taken[1][1], "one record goes as it is"
+
+    run(scenario(), VirtualLoop())
+
+
+def test_a_batch_is_bounded_in_count_and_bytes() -> None:
+    async def scenario() -> None:
+        bus = Stubborn()
+        to = recorder(bus)
+        for number in range(BATCH_MAX + 2):
+            add(to, number)
+        assert await delivered(to)
+        assert [len(batch.get("records", [1])) for _, batch, _ in bus.taken] == [BATCH_MAX, 2]
+        for number in range(3):
+            add(to, number, "a" * (BATCH_BYTES_MAX // 2))
+        assert await delivered(to)
+        assert len(bus.taken) == 2 + 3
 
     run(scenario(), VirtualLoop())
 
@@ -120,6 +152,9 @@ def test_room_counts_what_the_running_requests_may_still_leave() -> None:
         to.check_room(3)
     assert (caught.value.status, caught.value.code) == (503, "bus_down")
     to.check_room(2)
+    to.check_room(1, unsealed=5)
+    with pytest.raises(BooksBehind):
+        to.check_room(1, unsealed=6)
 
 
 def test_the_newest_records_are_at_hand_and_the_oldest_are_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 import hmac
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -22,6 +23,7 @@ from tests.makers import (
     make_receipt,
     toy_verify,
 )
+from tests.stations.gateway.placed import placed_of
 from tests.stations.gateway.test_directory import StandingClock, instance
 from tests.stations.gateway.world import chat
 
@@ -29,12 +31,15 @@ from penstock.gateway.bodies import CHAT_PATH, parse_body
 from penstock.gateway.charter import read_facts
 from penstock.gateway.config import GatewayConfig, read_config
 from penstock.gateway.errors import MinerFailed, StartRefused
-from penstock.gateway.orders import Orders, Placed, ceilings, header_text, signed_json
+from penstock.gateway.orders import Ceilings, Orders, Placed, ceilings, header_text, signed_json
 from penstock.gateway.policy import WORD_BYTES_MAX, Fault, end_of, parse_word, prove
+from penstock.gateway.sessions import Session
 from penstock.gateway.tally import Tally
+from penstock.kit.handshake import order_mac, parse_session_header, receipt_mac, vouch
+from penstock.kit.spell import read_order, spell, spell_digest
 from penstock.kit.sse import EVENT_BYTES_MAX, comment
-from penstock.spec.canon import to_plain
-from penstock.spec.keys import Delegation, Role, sign, signed_digest
+from penstock.spec.canon import canonical, to_plain
+from penstock.spec.keys import Delegation, Role, parse_signed, sign
 from penstock.spec.messages import Charter, check_order
 from penstock.spec.params import LOCAL, params_digest
 from penstock.spec.receipts import Outcome
@@ -80,9 +85,7 @@ def test_content_is_what_is_neither_frame_nor_comment() -> None:
 
 
 def placed_order(**changes: Any) -> Placed:
-    order = make_order(**changes)
-    signed = sign("order", order, GATEWAY)
-    return Placed(order=order, signed=signed, digest=signed_digest(signed), header="")
+    return placed_of(make_order(**changes))
 
 
 def told(receipt_changes: dict[str, Any], body: bytes = b"answer") -> tuple[Placed, Tally]:
@@ -124,13 +127,17 @@ def test_a_word_that_is_none_is_none(payload: bytes) -> None:
 def test_an_order_is_one_the_miner_may_serve_and_tags_the_payer_by_epoch() -> None:
     clock = StandingClock(ms=LOCAL.epoch_ms * 9)
     orders = Orders(
-        clock=clock, sign=GATEWAY, entropy=lambda n: bytes(range(n)), params=LOCAL, tag_secret=b"s"
+        clock=clock,
+        sign=GATEWAY,
+        entropy=lambda n: bytes(one % 256 for one in range(n)),
+        params=LOCAL,
+        tag_secret=b"s",
     )
     call = parse_body(CHAT_PATH, json.dumps(chat(stream=True, seed=3)).encode())
     bounds = ceilings(call, MANIFEST.limits)
     placed = orders.place(call, instance().offer, bounds=bounds, account="alice")
     order = check_order(
-        placed.signed,
+        parse_signed(json.loads(placed.signed_json())),
         body_digest=sha256(call.body).hexdigest(),
         now_ms=clock.ms,
         verify=toy_verify,
@@ -146,6 +153,64 @@ def test_an_order_is_one_the_miner_may_serve_and_tags_the_payer_by_epoch() -> No
     clock.ms += LOCAL.epoch_ms
     assert orders.payer_tag("alice", clock.ms) != tag
     assert "=" not in header_text(make_offer())
+
+
+SESSION = Session("s-" + "0" * 32, b"k" * 32, expires_ms=9, renew_ms=8)
+
+
+def test_an_order_under_a_session_is_its_own_json_with_a_mac_and_unsigned() -> None:
+    orders = Orders(
+        clock=StandingClock(ms=5), sign=GATEWAY, entropy=bytes, params=LOCAL, tag_secret=b"s"
+    )
+    call = parse_body(CHAT_PATH, json.dumps(chat(model="\u00e9")).encode())
+    bounds = ceilings(call, MANIFEST.limits)
+    placed = orders.place(
+        call, instance().offer, bounds=bounds, account="a", decision_digest="d", session=SESSION
+    )
+    lines = dict(line.split(b": ", 1) for line in placed.head_lines().split(b"\r\n"))
+    assert read_order(lines[b"x-penstock-order"]) == placed.order
+    assert placed.order.decision_digest == "d"
+    named = parse_session_header(lines[b"x-penstock-session"].decode())
+    assert named == (SESSION.session_id, order_mac(SESSION.key, placed.covered))
+    assert placed.signature == ""
+    assert orders.take_back(placed)
+    placed.signature = GATEWAY.sign(placed.covered)
+    assert not orders.take_back(placed), "a signature of it is out in the world"
+
+
+VOUCHED: dict[str, tuple[Callable[[bytes], bytes], Fault]] = {
+    "as it should be": (lambda word: word, Fault.NONE),
+    "a receipt with another mac": (
+        lambda word: word[:-66] + b"0" * 64 + b'"}',
+        Fault.BAD_SIGNATURE,
+    ),
+    "another spelling": (
+        lambda word: word.replace(b'{"body":{', b'{"body":{ '),
+        Fault.BAD_SIGNATURE,
+    ),
+    "a signed receipt where a vouched one is due": (lambda _: b'{"kind":"x"}', Fault.BAD_SIGNATURE),
+    "nothing": (lambda _: b"", Fault.BAD_SIGNATURE),
+}
+
+
+@pytest.mark.parametrize("name", sorted(VOUCHED))
+def test_a_receipt_under_a_session_is_believed_by_its_mac(name: str) -> None:
+    change, fault = VOUCHED[name]
+    body = b"an answer of enough bytes"
+    placed, tally = placed_order(), Tally()
+    placed.session = SESSION
+    tally.take_whole(body)
+    receipt = make_receipt(
+        placed.order, response_digest=sha256(body).hexdigest(), response_bytes=len(body)
+    )
+    mac = receipt_mac(SESSION.key, spell_digest("receipt", receipt))
+    tally.receipt = change(vouch(spell(receipt), mac))
+    proven = prove(placed, tally, is_error=False, verify=toy_verify)
+    assert proven.fault is fault
+    assert proven.is_match is (fault is Fault.NONE)
+    if proven.told is not None:
+        assert proven.told.signature == ""
+        assert proven.told.body == spell(receipt)
 
 
 def info(charter: Charter | None = None, *, signer: ToyKey = OPERATOR, **changes: Any) -> bytes:
@@ -240,3 +305,42 @@ def test_a_configuration_needs_only_what_has_no_default(tmp_path: Path) -> None:
 def test_a_failure_names_how_many_were_tried() -> None:
     assert "The one miner" in MinerFailed(tries=1, reason="x").text()
     assert "All 3 miners" in MinerFailed(tries=3, reason="x").text()
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(
+    offer_texts=st.tuples(TEXT, TEXT, TEXT),
+    numbers=st.tuples(*[st.integers(0, 2**31)] * 5),
+    stream=st.booleans(),
+    account=TEXT,
+)
+def test_an_order_that_is_filled_in_is_the_one_that_the_law_spells(
+    offer_texts: tuple[str, str, str],
+    numbers: tuple[int, int, int, int, int],
+    *,
+    stream: bool,
+    account: str,
+) -> None:
+    chute, name, miner = offer_texts
+    offer = replace(instance().offer, chute=chute, instance=name, miner=miner)
+    now_ms, prompt, completion, images, audio = numbers
+    bounds = Ceilings(prompt % 10**6, completion % 10**6, images % 10**6, audio % 10**6)
+    orders = Orders(
+        clock=StandingClock(ms=now_ms),
+        sign=GATEWAY,
+        entropy=lambda n: (sha256(account.encode()).digest() * n)[:n],
+        params=LOCAL,
+        tag_secret=b"s",
+    )
+    call = parse_body(CHAT_PATH, json.dumps(chat(stream=stream)).encode())
+    placed = orders.place(call, offer, bounds=bounds, account=account)
+    order = placed.order
+    assert placed.body == spell(order) == canonical(to_plain(order))
+    assert placed.covered == spell_digest("order", order)
+    assert (order.chute, order.instance, order.miner) == offer_texts
+    assert (order.images_max, order.audio_ms_max) == (bounds.images_max, bounds.audio_ms_max)
+    assert (order.prompt_max, order.completion_max) == (bounds.prompt_max, bounds.completion_max)
+    assert order.stream is stream
+    assert (order.issued_ms, order.deadline_ms) == (now_ms, now_ms + LOCAL.order_ttl_ms)

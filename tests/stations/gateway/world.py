@@ -11,8 +11,16 @@ from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, toy_verify
 from tests.stations.gateway.scripted_ledger import ScriptedLedger
 from tests.stations.gateway.scripted_miner import ScriptedMiner
 
-from penstock.gateway.config import Bounds, Deadlines, KeyLimits
-from penstock.gateway.routes import build_routes
+from penstock.gateway.config import (
+    AddressLimits,
+    BatchBounds,
+    Bounds,
+    Deadlines,
+    KeyLimits,
+    PayerLimits,
+    StoreBounds,
+)
+from penstock.gateway.routes import build_site
 from penstock.gateway.service import Gateway
 from penstock.kit.sse import EventSplitter, event_data, is_comment, parse_comment
 from penstock.kit.tasks import Scope
@@ -21,8 +29,9 @@ from penstock.kit.wire.server import Server
 from penstock.sim.bus import MemoryBus
 from penstock.sim.loop import VirtualClock, VirtualLoop, run
 from penstock.sim.net import MemoryNetwork
+from penstock.sim.stores_blobs import MemoryStore
 from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, parse_signed, sign
+from penstock.spec.keys import Signed, sign
 from penstock.spec.messages import Manifest, chute_id
 from penstock.spec.params import LOCAL, Params
 from penstock.spec.receipts import Outcome
@@ -69,10 +78,13 @@ class Heard:
     def data(self) -> list[bytes]:
         return [event_data(event) for event in self.events if not is_comment(event)]
 
-    def word(self, name: str) -> Signed:
-        """The last of our signed comments with this name."""
+    def word(self, name: str) -> dict[str, Any]:
+        """The body of the last of our comments with this name, signed or vouched for."""
         named = [parse_comment(event) for event in self.events]
-        return parse_signed([json.loads(one[1]) for one in named if one and one[0] == name][-1])
+        body: dict[str, Any] = [json.loads(one[1]) for one in named if one and one[0] == name][-1][
+            "body"
+        ]
+        return body
 
 
 @dataclass
@@ -82,9 +94,15 @@ class World:
     loop: VirtualLoop
     params: Params = LOCAL
     key_limits: KeyLimits = field(default_factory=KeyLimits)
+    payer_limits: PayerLimits = field(default_factory=PayerLimits)
+    address_limits: AddressLimits = field(default_factory=AddressLimits)
     deadlines: Deadlines = field(default_factory=Deadlines)
     bounds: Bounds = field(default_factory=Bounds)
+    store_bounds: StoreBounds = field(default_factory=StoreBounds)
+    batch_bounds: BatchBounds = field(default_factory=BatchBounds)
+    keeps_files: bool = False
     gateway_key: ToyKey = GATEWAY
+    has_sessions: bool = True
     miners: dict[str, ScriptedMiner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -92,6 +110,7 @@ class World:
         self.rng = random.Random(5)
         self.network = MemoryNetwork(random.Random(1), self.loop, delay_us=(100, 1_000))
         self.bus = MemoryBus()
+        self.store = MemoryStore(self.clock)
         self.ledger = ScriptedLedger(self.bus, self.clock, self.params, toy_verify)
         self.ledger.open_account(ACCOUNT, SECRET, credit_nano=CREDIT_NANO)
         self.gateway = Gateway(
@@ -106,11 +125,19 @@ class World:
             tag_secret=b"secret",
             ledger_url="http://ledger:1",
             key_limits=self.key_limits,
+            payer_limits=self.payer_limits,
+            address_limits=self.address_limits,
             deadlines=self.deadlines,
             bounds=self.bounds,
+            store=self.store if self.keeps_files else None,
+            store_bounds=self.store_bounds,
+            batch_bounds=self.batch_bounds,
         )
         self.server = Server(
-            self.network.at("gateway"), build_routes(self.gateway), entropy=self.rng.randbytes
+            self.network.at("gateway"),
+            build_site(self.gateway),
+            entropy=self.rng.randbytes,
+            hot=self.gateway.hot_paths(),
         )
         self.client = HttpClient(self.network.at("client"))
 
@@ -121,13 +148,23 @@ class World:
             network=self.network.at(host),
             clock=self.clock,
             key=ToyKey(host),
+            verify=toy_verify,
             manifest=manifest,
         )
+        miner.has_sessions = self.has_sessions
         await miner.start()
         self.miners[host] = miner
         await self.put_manifest(manifest)
         await self.put_offer(miner)
+        await self.meet(miner)
         return miner
+
+    async def meet(self, miner: ScriptedMiner) -> None:
+        """Let the gateway agree on a session with this miner, as it does after the first order."""
+        sessions = self.gateway.sessions
+        peer = sessions.peer_of(f"http://{miner.host}:{miner.port}", miner.key.identity)
+        sessions.session_of(peer)
+        await settle()
 
     async def put_manifest(self, manifest: Manifest) -> None:
         key = f"chutes.{chute_id(manifest).removeprefix('sha256:')}"
@@ -169,10 +206,14 @@ class World:
         """Wait until the gateway has ended every order and delivered every record."""
         await settle()
         await self.gateway.closing.wait_quiet(deadline_ms=60_000)
+        async with asyncio.timeout(120):
+            while self.gateway.sealer.waiting:
+                await asyncio.sleep(0.05)
         assert await self.gateway.recorder.flush(deadline_ms=60_000)
         await settle()
         assert self.gateway.leases.held_nano == 0
         assert self.gateway.admission.running == 0
+        assert not self.gateway.passages
         for found in self.miners.values():
             known = self.gateway.directory.instances(chute_id(found.manifest))
             assert all(one.running == 0 for one in known)
@@ -189,7 +230,16 @@ Scenario = Callable[[World], Awaitable[None]]
 
 
 def play(scenario: Scenario, **world_fields: Any) -> None:
-    """Run a scenario to its end; afterwards nothing may be held, owed or unpublished."""
+    """Run a scenario to its end; afterwards nothing may be held, owed or unpublished.
+
+    Unless it is told, it is run twice: with miners that keep sessions and with some that do not.
+    """
+    told = world_fields.pop("has_sessions", None)
+    for has_sessions in (True, False) if told is None else (told,):
+        _play_once(scenario, has_sessions=has_sessions, **world_fields)
+
+
+def _play_once(scenario: Scenario, **world_fields: Any) -> None:
     loop = VirtualLoop(horizon_ms=4 * 3_600_000)
 
     async def main() -> None:
@@ -205,6 +255,9 @@ def play(scenario: Scenario, **world_fields: Any) -> None:
             await settle()
             assert world.gateway.recorder.waiting == 0
             assert world.gateway.leases.held_nano == 0
+            assert world.gateway.sealer.waiting == 0
+            assert not world.gateway.passages
+            assert not world.gateway.line.trailing
             assert world.ledger.held_nano == 0, "every lease was given back"
             scope.cancel()
 

@@ -213,7 +213,8 @@ class TestDisputes:
 def forged(said: Record, part: str, **changes: Any) -> Record:
     """The same record with a changed body under the old signature."""
     signed: Signed = getattr(said, part)
-    return replace(said, **{part: replace(signed, body={**signed.body, **changes})})
+    changed: dict[str, Any] = {part: replace(signed, body={**signed.body, **changes})}
+    return replace(said, **changed)
 
 
 class TestRejections:
@@ -310,6 +311,26 @@ class TestRejections:
         )
         assert (await world.everyone())["payer"] == USD - CHARGE
         assert len(world.acked) == 3
+
+    async def test_records_that_come_in_one_message_are_posted_one_by_one(
+        self, world: World
+    ) -> None:
+        lease = await world.leased()
+        batch = [record_event(record(number), lease_id=lease)[1] for number in (1, 2)]
+        bad = record_event(forged(record(3), "order", seed=9), lease_id=lease)[1]
+        await world.take(("events.record.gw", {"records": [batch[0], bad, batch[1]]}))
+        assert (await world.everyone())["payer"] == USD - 2 * CHARGE
+        assert world.rejected("refused") == 1
+        assert world.acked == ["events.record.gw"]
+
+    async def test_a_message_with_too_many_records_is_refused_whole(self, world: World) -> None:
+        before = await world.everyone()
+        await world.take(("events.record.gw", {"records": [{}] * 65}))
+        await world.take(("events.record.gw", b'{"records":{}}'))
+        await world.take(("events.record.gw", b'{"records":' + b" " * (1 << 20) + b"[]}"))
+        assert world.rejected("too_large") == 2
+        assert world.rejected("malformed") == 1
+        assert await world.everyone() == before
 
 
 def targets(key: ToyKey = MARKET, epoch: int = 1) -> Signed:

@@ -6,9 +6,10 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import msgspec
 import pytest
 from tests.engine_makers import make_world
 from tests.makers import MANIFEST
+from tests.stations.miner.gate import Gate
 from tests.stations.miner.world import CHARTER, header_of
 
 from penstock.kit.clock import SystemClock
@@ -164,11 +166,14 @@ def order_for(offer: Offer, body: bytes, *, order_id: str) -> Order:
         stream=b'"stream":true' in body,
         request_digest=hashlib.sha256(body).hexdigest(),
         price=offer.price,
+        images_max=0,
+        audio_ms_max=0,
         charge_max=charge_ceiling(offer.price, **bounds),
         issued_ms=now_ms,
         deadline_ms=now_ms + LOCAL.order_ttl_ms,
         seed=1,
         nonce="n",
+        decision_digest="",
         **bounds,
     )
 
@@ -282,6 +287,48 @@ async def test_a_real_stream_that_is_cut_frees_the_engine_and_is_claimed_after_k
         async with miner_process(peer, tmp_path / "m"), asyncio.timeout(DEADLINE_S):
             while receipts[-1].order_id not in peer.claimed:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_sealed_order_is_claimed_after_kill_9_and_a_bare_one_can_still_be_sealed(
+    tmp_path: Path,
+) -> None:
+    """Slow because llama.cpp starts twice."""
+    peer = Peer(TINY)
+    peer.ledger_up = False
+    client, numbers = HttpClient(Sockets()), count()
+    async with peer.open():
+        async with miner_process(peer, tmp_path / "m") as process:
+            gate = gate_before(await peer.wait_offer(), client, numbers)
+            await gate.open()
+            body = chat("What is Penstock?", max_tokens=4)
+            answers = [await gate.call(body) for _ in range(3)]
+            orders = [one.order for one in answers]
+            assert (await gate.seal(orders[:2]))["orders_known"] == 2
+            process.kill()
+        peer.ledger_up = True
+        peer.offers.clear()
+        async with miner_process(peer, tmp_path / "m"), asyncio.timeout(DEADLINE_S):
+            gate = gate_before(await peer.wait_offer(), client, numbers)
+            while set(peer.claimed) != {one.order_id for one in orders[:2]}:
+                await asyncio.sleep(0.05)
+            await gate.open()
+            given = await gate.seal(orders[2:], [orders[2].order_id])
+            (record,) = gate.records(answers[2:], orders[2:], given)
+            assert record.receipt is not None
+            assert record.receipt.signature.startswith("seal1.")
+            while orders[2].order_id not in peer.claimed:
+                await asyncio.sleep(0.05)
+    await client.close()
+
+
+def gate_before(offer: Offer, client: HttpClient, numbers: Iterator[int]) -> Gate:
+    """A gateway with real keys before the miner of this offer."""
+
+    def make(body: bytes, **changes: Any) -> Order:
+        return replace(order_for(offer, body, order_id=f"o-{next(numbers)}"), **changes)
+
+    now_ms = SystemClock().now_ms
+    return Gate(client, make, now_ms, GATEWAY, miner=offer.miner, url=offer.endpoint, verify=verify)
 
 
 def test_a_wrong_configuration_ends_with_a_line_for_people(

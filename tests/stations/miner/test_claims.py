@@ -3,21 +3,26 @@
 import asyncio
 
 import pytest
+from tests.makers import make_order, make_receipt
 from tests.stations.miner.world import World, chat_body, playing
 
 from penstock.kit.metrics import Metrics
 from penstock.kit.wire.problem import problem
 from penstock.miner.outbox import DEAD_LINES_MAX, Outbox
+from penstock.miner.statement import state
 from penstock.miner.store import Claim, claim_line, read_line, settled_line
 from penstock.sim.stores_miner import MemoryOutbox
-from penstock.spec.keys import Signed
 from penstock.spec.params import LOCAL
 
 
-def make_claim(number: int) -> Claim:
-    order = Signed(kind="order", body={"order_id": f"o-{number}"}, signer="g", signature="s")
-    receipt = Signed(kind="receipt", body={"order_id": f"o-{number}"}, signer="m", signature="s")
-    return Claim(f"o-{number}", order, receipt)
+def make_claim(number: int, *, signature: str = "g-signed") -> Claim:
+    order = make_order(order_id=f"o-{number}")
+    receipt = make_receipt(order)
+    return Claim(
+        order.order_id,
+        state("order", order, signer=order.gateway, signature=signature),
+        state("receipt", receipt, signer=order.miner, signature="m-signed"),
+    )
 
 
 def opened(store: MemoryOutbox, *, claims_max: int = 100) -> Outbox:
@@ -111,6 +116,54 @@ def test_a_reopened_outbox_knows_what_was_put_and_not_settled() -> None:
     assert ids(again.due(now_ms=0, claims_max=9)) == ["o-0", "o-2"]
 
 
+def test_a_claim_is_due_only_once_it_is_proven() -> None:
+    outbox = opened(MemoryOutbox())
+    outbox.put(make_claim(1, signature=""), due_ms=0)
+    outbox.put(make_claim(2), due_ms=0)
+    assert ids(outbox.due(now_ms=50, claims_max=9)) == ["o-2"]
+    outbox.prove({"o-1": "seal", "o-9": "seal"}, due_ms=60)
+    assert outbox.due(now_ms=59, claims_max=9) == []
+    (claim,) = outbox.due(now_ms=60, claims_max=9)
+    assert (claim.order_id, claim.order.signature) == ("o-1", "seal")
+
+
+def test_what_proves_a_claim_survives_a_restart_and_a_compaction() -> None:
+    store = MemoryOutbox()
+    outbox = opened(store)
+    for number in range(3):
+        outbox.put(make_claim(number, signature=""), due_ms=0)
+    outbox.prove({"o-0": "seal-0", "o-2": "seal-2"}, due_ms=0)
+    again = opened(store)
+    found = again.due(now_ms=0, claims_max=9)
+    assert [(one.order_id, one.order.signature) for one in found] == [
+        ("o-0", "seal-0"),
+        ("o-2", "seal-2"),
+    ]
+    assert len(again) == 3, "the one without a seal may still be proven"
+    store.replace([claim_line(claim) for claim in again.claims()])
+    assert ids(opened(store).due(now_ms=0, claims_max=9)) == ["o-0", "o-2"]
+
+
+def test_seals_of_orders_that_are_not_kept_leave_no_line() -> None:
+    store = MemoryOutbox()
+    outbox = opened(store)
+    outbox.prove({"o-1": "seal"}, due_ms=0)
+    assert store.load() == []
+
+
+@pytest.mark.parametrize("signature", ["", "g-signed"])
+def test_a_claim_reads_back_from_its_line_as_it_was(signature: str) -> None:
+    claim = make_claim(1, signature=signature)
+    claim.receipt.signature = signature
+    assert read_line(claim_line(claim)) == claim
+
+
+def test_an_order_and_a_receipt_of_two_orders_are_no_claim() -> None:
+    first, second = make_claim(1), make_claim(2)
+    assert read_line(claim_line(Claim("o-1", first.order, second.receipt))) is None
+    assert read_line(claim_line(Claim("o-1", first.receipt, first.order))) is None
+
+
 def test_claims_come_due_in_their_time_and_once() -> None:
     outbox = opened(MemoryOutbox())
     outbox.put(make_claim(1), due_ms=20)
@@ -153,7 +206,7 @@ async def test_the_journal_is_written_anew_when_most_of_it_is_dead() -> None:
 
 
 async def test_a_full_disk_keeps_claims_in_memory() -> None:
-    store = MemoryOutbox(bytes_max=300)
+    store = MemoryOutbox(bytes_max=5_000)
     outbox = opened(store)
     for number in range(5):
         outbox.put(make_claim(number), due_ms=0)
@@ -163,7 +216,19 @@ async def test_a_full_disk_keeps_claims_in_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{", b"[]", b"\xff", b'{"settled":1}', b'{"order":{},"receipt":{}}']
+    "line",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b'{"settled":1}',
+        b'{"proven":{"o-1":2}}',
+        b'{"proven":{},"settled":"o-1"}',
+        b'{"order":{},"receipt":{}}',
+        claim_line(make_claim(1))[:-1] + b',"settled":"o-1"}',
+    ],
 )
 def test_lines_that_say_nothing_are_skipped(line: bytes) -> None:
     assert read_line(line) is None

@@ -20,8 +20,9 @@ from tests.stations.miner.world import (
 )
 
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.miner.jobs import Job
 from penstock.miner.verdicts import passed_on
-from penstock.spec.keys import open_signed, sign
+from penstock.spec.keys import Signed, open_signed, parse_signed, sign
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import Outcome
 from penstock.spec.stream import Checkpoint
@@ -225,10 +226,14 @@ def test_a_500_that_blames_the_request_is_the_requests_fault_if_the_engine_is_we
 
 def test_an_engines_refusal_names_codes_as_openais_clients_know_them() -> None:
     long = {"error": {"code": 400, "type": "exceed_context_size_error", "message": "too long"}}
-    shown = msgspec.json.decode(passed_on(400, msgspec.json.encode(long)).body)["error"]
+    shown = msgspec.json.decode(passed_on(400, msgspec.json.encode(long), request_id="r").body)[
+        "error"
+    ]
     assert (shown["code"], shown["type"]) == ("context_length_exceeded", "invalid_request_error")
     odd = {"error": {"code": [], "type": {}, "message": 7, "param": 1}}
-    shown = msgspec.json.decode(passed_on(500, msgspec.json.encode(odd)).body)["error"]
+    shown = msgspec.json.decode(passed_on(500, msgspec.json.encode(odd), request_id="r").body)[
+        "error"
+    ]
     assert (shown["code"], shown["param"]) == ("engine_refused", None)
 
 
@@ -365,6 +370,11 @@ def test_the_deadline_of_the_order_ends_the_work() -> None:
     )
 
 
+def signed_order(job: Job) -> Signed:
+    """The order of a job, as its gateway signed it."""
+    return parse_signed(msgspec.json.decode(job.admitted.statement.spelled()))
+
+
 async def opened(world: World, stack: AsyncExitStack, body: bytes) -> tuple[Any, Any]:
     """Open a stream, and read until the first chunk."""
     signed = sign("order", world.order(body), GATEWAY)
@@ -390,7 +400,7 @@ def test_a_cancel_frees_the_engine_at_once_and_bills_the_proven_prefix() -> None
             await world.until(lambda: len(world.miner.parts.front.jobs))
             await asyncio.sleep(1)
             (job,) = world.miner.parts.front.jobs._jobs.values()
-            reply = await world.cancel(job.admitted.signed)
+            reply = await world.cancel(signed_order(job))
             assert reply.status == 200
             await world.until(gone.is_set, within_ms=100)
             answer = await task
@@ -421,7 +431,7 @@ def test_a_cancel_of_a_whole_answer_bills_nothing() -> None:
             task = group.create_task(world.call(chat_body()))
             await world.until(lambda: len(world.miner.parts.front.jobs))
             (job,) = world.miner.parts.front.jobs._jobs.values()
-            await world.cancel(job.admitted.signed)
+            await world.cancel(signed_order(job))
             answer = await task
         assert (answer.status, answer.error) == (499, "client_cancelled")
         assert answer.receipt.outcome is Outcome.CLIENT_CANCELLED
@@ -445,7 +455,7 @@ def test_a_cancel_needs_the_very_order_as_proof() -> None:
             unknown = sign("order", world.order(chat_body()), GATEWAY)
             assert (await world.cancel(unknown)).status == 404
             assert len(world.miner.parts.front.jobs) == 1
-            await world.cancel(job.admitted.signed)
+            await world.cancel(signed_order(job))
             await task
 
     playing(scenario, prepare=with_engine(streaming(chunk("a"), hold=asyncio.Event())))

@@ -8,18 +8,21 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.makers import GATEWAY, MINER, make_order, toy_verify
+from tests.makers import GATEWAY, MANIFEST, MINER, make_order, toy_verify
 from tests.stations.miner.world import chunk, usage_chunk
 
+from penstock.kit.handshake import receipt_mac, split_vouched
 from penstock.kit.sse import EventSplitter, parse_comment
+from penstock.miner.answers import Whole, whole_answer
 from penstock.miner.meter import Meter
-from penstock.miner.normalise import Counts, StreamReader, normalise_whole, read_counts
+from penstock.miner.normalise import Counts, StreamReader, read_counts
 from penstock.miner.rewrite import Prepared
 from penstock.miner.transcript import Transcript
-from penstock.spec.keys import open_signed, parse_signed, sign, signed_digest
+from penstock.miner.word import Pen, Word
+from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.receipts import Outcome, charge_for, check_receipt
-from penstock.spec.stream import Checkpoint, completion_units_max
+from penstock.spec.stream import Checkpoint, check_units, completion_units_max
 from penstock.spec.units import NO_UNITS
 
 DONE = b"data: [DONE]\n\n"
@@ -41,7 +44,13 @@ def make_transcript(
 ) -> Transcript:
     meter = Meter(order, signed_digest(sign("order", order, GATEWAY)), accept_ms=1_000)
     reader = StreamReader.of("tiny-chat", shown)
-    return Transcript(meter=meter, reader=reader, key=MINER, checkpoint_events=checkpoint_events)
+    pen = Pen(MINER)
+    return Transcript(meter=meter, reader=reader, pen=pen, checkpoint_events=checkpoint_events)
+
+
+def signed_of(word: Word) -> Signed:
+    """The signed receipt that goes out."""
+    return parse_signed(msgspec.json.decode(word.text))
 
 
 def play(data: bytes, cuts: list[int], outcome: Outcome = Outcome.COMPLETE) -> tuple[bytes, Any]:
@@ -51,8 +60,8 @@ def play(data: bytes, cuts: list[int], outcome: Outcome = Outcome.COMPLETE) -> t
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for start, end in pairwise(edges):
         out += transcript.feed(data[start:end], now_ms=1_500)
-    last, receipt = transcript.end(outcome, now_ms=1_500)
-    return out + last, receipt
+    last, word = transcript.end(outcome, now_ms=1_500)
+    return out + last, signed_of(word)
 
 
 @given(events=EVENTS, cuts=st.lists(st.integers(0, 10_000), max_size=40))
@@ -114,16 +123,45 @@ def test_the_engines_own_count_beats_the_count_of_events() -> None:
 def test_a_cut_answer_without_counts_bills_no_prompt() -> None:
     transcript = make_transcript(make_order())
     transcript.feed(chunk("a") + chunk("") + chunk("b"), now_ms=1_100)
-    _, receipt = transcript.end(Outcome.CLIENT_CANCELLED, now_ms=1_200)
+    _, word = transcript.end(Outcome.CLIENT_CANCELLED, now_ms=1_200)
+    receipt = signed_of(word)
     units = receipt.body["units"]
     assert (units["prompt"], units["completion"]) == (0, 2)
+
+
+@given(images=st.integers(0, 50), audio_ms=st.integers(0, 50), ceiling=st.integers(0, 20))
+def test_images_and_audio_are_held_to_the_ceilings_of_the_order(
+    images: int, audio_ms: int, ceiling: int
+) -> None:
+    order = make_order(images_max=ceiling, audio_ms_max=ceiling + 1)
+    meter = Meter(order, "d", accept_ms=1_000)
+    assert (meter.units().images, meter.units().audio_ms) == (0, 0)
+    meter.count(Counts(prompt=1, cached=0, completion=0, images=images, audio_ms=audio_ms))
+    units = meter.units()
+    assert (units.images, units.audio_ms) == (min(images, ceiling), min(audio_ms, ceiling + 1))
+    check_units(units, order)
+
+
+def test_a_vouched_receipt_says_what_a_signed_one_says() -> None:
+    receipt = Meter(make_order(), "d", accept_ms=1_000).receipt(Outcome.CLIENT_CANCELLED)
+    signed, vouched = Pen(MINER).receipt(receipt), Pen(MINER, b"k" * 32).receipt(receipt)
+    assert vouched.statement.body == signed.statement.body
+    assert vouched.statement.digest == signed.statement.digest
+    assert not vouched.statement.is_signed
+    assert split_vouched(vouched.text) == (
+        signed.statement.body,
+        receipt_mac(b"k" * 32, signed.statement.digest),
+    )
+    assert vouched.header().encode() == vouched.text
+    assert b"k" * 32 not in repr(Pen(MINER, b"k" * 32)).encode()
 
 
 def test_failures_and_refusals_are_free_whatever_was_worked() -> None:
     for outcome in (Outcome.MINER_FAILED, Outcome.REFUSED):
         transcript = make_transcript(make_order())
         transcript.feed(chunk("a") + usage_chunk(5, 5), now_ms=1_100)
-        _, receipt = transcript.end(outcome, now_ms=1_200)
+        _, word = transcript.end(outcome, now_ms=1_200)
+        receipt = signed_of(word)
         assert receipt.body["charge_nano"] == 0
         assert set(receipt.body["units"].values()) == {0}
 
@@ -132,7 +170,8 @@ def test_a_clock_that_is_set_back_leaves_the_times_in_order() -> None:
     transcript = make_transcript(make_order())
     transcript.feed(chunk("a"), now_ms=1_500)
     transcript.feed(chunk("b"), now_ms=900)
-    _, receipt = transcript.end(Outcome.COMPLETE, now_ms=1_400)
+    _, word = transcript.end(Outcome.COMPLETE, now_ms=1_400)
+    receipt = signed_of(word)
     times = [receipt.body[name] for name in ("accept_ms", "first_ms", "last_ms")]
     assert times == [1_000, 1_500, 1_500]
 
@@ -140,7 +179,7 @@ def test_a_clock_that_is_set_back_leaves_the_times_in_order() -> None:
 def test_nothing_sent_is_still_a_valid_receipt() -> None:
     order = make_order()
     meter = Meter(order, signed_digest(sign("order", order, GATEWAY)), accept_ms=1_000)
-    receipt = meter.signed_receipt(Outcome.CLIENT_CANCELLED, MINER)
+    receipt = signed_of(Pen(MINER).receipt(meter.receipt(Outcome.CLIENT_CANCELLED)))
     checked = check_receipt(
         receipt, order, order_digest=receipt.body["order_digest"], verify=toy_verify
     )
@@ -194,10 +233,14 @@ def test_an_event_that_is_no_object_is_a_failure_of_the_engine(payload: bytes) -
 
 
 def test_a_whole_answer_that_is_no_object_is_none() -> None:
-    assert normalise_whole(b"[]", "tiny-chat") is None
-    assert normalise_whole(b'{"error": {}}', "tiny-chat") is None
-    assert normalise_whole(b"\xff", "tiny-chat") is None
-    assert normalise_whole(b'{"a":1}', "tiny-chat") == (b'{"a":1}', None)
+    assert whole(b"[]") is None
+    assert whole(b'{"error": {}}') is None
+    assert whole(b"\xff") is None
+    assert whole(b'{"a":1}') == Whole(b'{"a":1}', "application/json", None)
+
+
+def whole(data: bytes) -> Whole | None:
+    return whole_answer(data, "application/json", prepared=Prepared(b""), manifest=MANIFEST)
 
 
 @pytest.mark.parametrize(

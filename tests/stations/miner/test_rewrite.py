@@ -8,8 +8,9 @@ import pytest
 from tests.makers import MANIFEST, make_order
 
 from penstock.kit.engine import Capability
+from penstock.kit.multipart import file_part, form_of, parse_multipart, text_part
 from penstock.miner.errors import RequestUnservable
-from penstock.miner.rewrite import EMBEDDINGS_PATH, Prepared, prepare
+from penstock.miner.rewrite import EMBEDDINGS_PATH, PATHS, STEERING, Prepared, prepare
 from penstock.spec.messages import Order
 
 ALL = frozenset(Capability)
@@ -103,7 +104,6 @@ def test_counts_along_the_way_are_asked_for_where_the_engine_knows_them() -> Non
         ({"tools": [{"type": "function"}]}, Capability.TOOLS),
         ({"response_format": {"type": "json_schema"}}, Capability.JSON_SCHEMA),
         ({"stream": True}, Capability.STREAM),
-        ({}, Capability.CHAT),
     ],
 )
 def test_what_the_engine_lacks_is_refused_and_not_dropped(
@@ -133,3 +133,102 @@ def test_an_embedding_request_gets_only_the_model() -> None:
     order = make_order(path=EMBEDDINGS_PATH, stream=False, completion_max=0)
     body = body_of({"model": "x", "input": "a", "stream": True}, order)
     assert body == {"model": "engine-model", "input": "a", "stream": True}
+
+
+@pytest.mark.parametrize("path", sorted(PATHS))
+def test_a_path_that_the_engine_does_not_serve_is_refused_by_name(path: str) -> None:
+    body = upload() if "audio/tr" in path else b'{"input": "a", "documents": []}'
+    order = make_order(path=path, stream=False)
+    capabilities = ALL - {PATHS[path]}
+    with pytest.raises(RequestUnservable) as caught:
+        prepare(body, order, manifest=MANIFEST, model="m", capabilities=capabilities)
+    assert (caught.value.code, caught.value.param) == ("unsupported_operation", None)
+    assert PATHS[path].value in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "missing", "param"),
+    [
+        ("/v1/completions", {"echo": True}, Capability.ECHO, "echo"),
+        ("/v1/completions", {"logprobs": 1}, Capability.LOGPROBS, "logprobs"),
+        ("/v1/embeddings", {"dimensions": 8}, Capability.DIMENSIONS, "dimensions"),
+        ("/tokenize", {"messages": [{}]}, Capability.TEMPLATE, "messages"),
+    ],
+)
+def test_a_field_that_the_engine_would_drop_is_refused_by_name(
+    path: str, fields: dict[str, Any], missing: Capability, param: str
+) -> None:
+    order = make_order(path=path, stream=False)
+    prepared(fields, order)
+    with pytest.raises(RequestUnservable) as caught:
+        prepared(fields, order, capabilities=ALL - {missing})
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", param)
+
+
+def test_speech_as_events_needs_an_engine_that_streams_it() -> None:
+    order = make_order(path="/v1/audio/speech", stream=True)
+    fields = {"input": "a", "stream_format": "sse"}
+    assert prepared(fields, order).shows_usage
+    with pytest.raises(RequestUnservable):
+        prepared(fields, order, capabilities=ALL - {Capability.SPEECH_STREAM})
+    with pytest.raises(RequestUnservable):
+        prepared({"input": "a"}, order)
+
+
+def test_fields_that_steer_the_engine_itself_do_not_reach_it() -> None:
+    body = body_of({**dict.fromkeys(STEERING, 1), "user": "u"})
+    assert not STEERING & body.keys()
+    assert body["user"] == "u"
+
+
+def test_documents_reach_the_engine_as_texts_at_one_path() -> None:
+    order = make_order(path="/v2/rerank", stream=False)
+    ready = prepared({"query": "q", "documents": ["a", {"text": "b"}]}, order)
+    assert msgspec.json.decode(ready.body)["documents"] == ["a", "b"]
+    assert ready.path == "/v1/rerank"
+    assert ready.asked["documents"] == ["a", {"text": "b"}]
+
+
+def test_images_are_asked_for_inside_the_answer() -> None:
+    order = make_order(path="/v1/images/generations", stream=False)
+    assert body_of({"prompt": "p"}, order)["response_format"] == "b64_json"
+
+
+def test_llama_is_asked_for_tokens_in_its_own_words() -> None:
+    order = make_order(path="/tokenize", stream=False)
+    plain = prepared({"prompt": "Hi", "return_token_strs": True}, order, engine="llamacpp")
+    asked = msgspec.json.decode(plain.body)
+    assert (asked["content"], asked["with_pieces"], plain.template) == ("Hi", True, b"")
+    turns = [{"role": "user", "content": "Hi"}]
+    chat = prepared({"messages": turns, "secret": 1}, order, engine="llamacpp")
+    assert msgspec.json.decode(chat.template) == {"messages": turns}
+    filled = msgspec.json.decode(chat.filled("<user>Hi"))
+    assert (filled["content"], filled["add_special"]) == ("<user>Hi", False)
+
+
+def test_llama_has_no_more_choices_than_slots() -> None:
+    most = MANIFEST.limits.parallel_max
+    prepared({"n": most}, engine="llamacpp")
+    with pytest.raises(RequestUnservable) as caught:
+        prepared({"n": most + 1}, engine="llamacpp")
+    assert caught.value.param == "n"
+    prepared({"n": most + 1}, engine="vllm")
+
+
+def upload(**texts: str) -> bytes:
+    sound = file_part("file", "a.wav", b"RIFF", content_type="audio/wav")
+    return form_of([sound, *(text_part(name, value) for name, value in texts.items())]).body()
+
+
+@pytest.mark.parametrize("stream", ["", "true"])
+def test_an_upload_gets_the_engines_model_and_keeps_the_rest(stream: str) -> None:
+    body = upload(model="chute", stream=stream, language="de")
+    order = make_order(path="/v1/audio/transcriptions", stream=bool(stream))
+    ready = prepare(body, order, manifest=MANIFEST, model="engine", capabilities=ALL)
+    form = parse_multipart(ready.body)
+    wanted = {"model": "engine", "language": "de"}
+    assert form.texts() == (wanted | {"stream": "true"} if stream else wanted)
+    sound = form.file("file")
+    assert sound is not None
+    assert (sound.filename, sound.data) == ("a.wav", b"RIFF")
+    assert ready.content_type == form.content_type()

@@ -1,7 +1,8 @@
 """Many orders at once, engines that misbehave and gateways that leave: the books still balance.
 
 Whatever happens to an order, its place is given back, it has at most one receipt that bills
-anything, that receipt holds, and the outbox keeps exactly the receipts that may earn.
+anything, that receipt holds, and the outbox keeps exactly the receipts that may earn. Half of the
+orders come signed, the other half under a session; those are sealed later, and some never.
 """
 
 import asyncio
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-from tests.makers import GATEWAY, MANIFEST, toy_verify
+from tests.makers import GATEWAY, MANIFEST
+from tests.stations.miner.gate import Gate, Vouched, judged_claim
 from tests.stations.miner.world import (
     Answer,
     World,
@@ -23,10 +25,13 @@ from tests.stations.miner.world import (
 )
 
 from penstock.kit.errors import WireError
+from penstock.kit.spell import read_receipt
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
-from penstock.spec.keys import Signed, parse_signed, sign, signed_digest
+from penstock.miner.store import Claim, read_line
+from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Order
-from penstock.spec.receipts import Outcome, Receipt, check_receipt
+from penstock.spec.receipts import Outcome, Receipt, check_account
+from penstock.spec.seals import SEAL_LEAVES_MAX
 
 ORDERS = 120
 BEHAVIOURS = ("well", "slow", "refuses", "fails", "cuts", "errs", "hangs", "full", "mute")
@@ -83,10 +88,12 @@ class Storm:
     """One run: what was ordered, and what came back whole."""
 
     world: World
+    gate: Gate
     rng: random.Random
     orders: dict[str, Order] = field(default_factory=dict)
     signed: dict[str, Signed] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Answer | Vouched] = field(default_factory=list)
+    vouched: dict[str, Order] = field(default_factory=dict)
 
     async def one(self) -> None:
         await asyncio.sleep(self.rng.random() * 120)
@@ -95,26 +102,45 @@ class Storm:
         order = self.world.order(body)
         signed = sign("order", order, GATEWAY)
         self.orders[order.order_id], self.signed[order.order_id] = order, signed
+        if self.rng.random() < 0.5:
+            self.vouched[order.order_id] = order
         match self.rng.choice(MOODS):
             case "patient":
-                self.answers.append(await self.world.post(signed, body))
+                self.answers.append(await self.post(signed, body))
             case "cancels":
                 async with asyncio.TaskGroup() as group:
-                    task = group.create_task(self.world.post(signed, body))
+                    task = group.create_task(self.post(signed, body))
                     await asyncio.sleep(self.rng.random() * 3)
                     await self.world.cancel(signed)
                 self.answers.append(task.result())
             case _:
                 await self.leave(signed, body)
 
+    async def post(self, signed: Signed, body: bytes) -> Answer | Vouched:
+        order = self.vouched.get(signed.body["order_id"])
+        if order is None:
+            return await self.world.post(signed, body)
+        return await self.gate.place(order, body, headers=self.gate.headers(order))
+
+    async def seal(self, orders: list[Order]) -> None:
+        """Seal these and have the seals of their receipts, of those that ended."""
+        for start in range(0, len(orders), SEAL_LEAVES_MAX):
+            batch = orders[start : start + SEAL_LEAVES_MAX]
+            given = await self.gate.seal(batch, [one.order_id for one in batch])
+            assert given["orders_known"] == len(batch)
+
     async def leave(self, signed: Signed, body: bytes) -> None:
         """Go away at some moment, with or without having read something."""
+        order = self.vouched.get(signed.body["order_id"])
+        headers: tuple[tuple[str, str], ...] = (("x-penstock-order", header_of(signed)),)
+        if order is not None:
+            headers = self.gate.headers(order)
         try:
             async with asyncio.timeout(self.rng.random() * 3):
                 async with self.world.client.open_stream(
                     "POST",
                     "http://miner:9000/v1/chat/completions",
-                    headers=(("x-penstock-order", header_of(signed)),),
+                    headers=headers,
                     body=body,
                     head_deadline_ms=60_000,
                 ) as reply:
@@ -127,27 +153,24 @@ class Storm:
         """All receipts of the outbox, each checked against its order."""
         receipts = []
         for line in self.world.store.load():
-            fields = msgspec.json.decode(line)
-            if "order" not in fields:
-                continue
-            order_id = fields["order"]["body"]["order_id"]
-            receipts.append(self.checked(order_id, parse_signed(fields["receipt"])))
+            claim = read_line(line)
+            if isinstance(claim, Claim):
+                receipts.append(self.checked(claim.order_id, read_receipt(claim.receipt.body)))
         return receipts
 
-    def checked(self, order_id: str, receipt: Signed) -> Receipt:
-        return check_receipt(
-            receipt,
-            self.orders[order_id],
-            order_digest=signed_digest(self.signed[order_id]),
-            verify=toy_verify,
-        )
+    def checked(self, order_id: str, receipt: Receipt) -> Receipt:
+        order_digest = signed_digest(self.signed[order_id])
+        check_account(receipt, self.orders[order_id], order_digest=order_digest)
+        return receipt
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_in_a_storm_every_order_ends_once_and_every_receipt_holds(seed: int) -> None:
     async def scenario(world: World) -> None:
         await world.ready()
-        storm = Storm(world, random.Random(seed))
+        gate = Gate.of(world)
+        await gate.open()
+        storm = Storm(world, gate, random.Random(seed))
         async with asyncio.TaskGroup() as group:
             for _ in range(ORDERS):
                 group.create_task(storm.one())
@@ -166,9 +189,14 @@ def test_in_a_storm_every_order_ends_once_and_every_receipt_holds(seed: int) -> 
             assert (order_id in by_id) == (receipt.outcome in earning)
             assert by_id.get(order_id, receipt) == receipt
         assert {one.outcome for one in seen.values()} >= earning | {Outcome.MINER_FAILED}
-        await world.until(lambda: len(world.miner.parts.outbox) == 0)
+        vouched = list(storm.vouched.values())
+        unsealed = {one.order_id for one in vouched[::5]}
+        await storm.seal([one for one in vouched if one.order_id not in unsealed])
+        await world.until(lambda: len(world.miner.parts.outbox) == len(unsealed & set(by_id)))
         claimed = [one["order"]["body"]["order_id"] for one in world.market.claims]
-        assert sorted(claimed) == sorted(by_id)
+        assert sorted(claimed) == sorted(set(by_id) - unsealed)
+        for claim in world.market.claims:
+            judged_claim(claim)
 
     def prepare(world: World) -> None:
         world.scripted(misbehaving)

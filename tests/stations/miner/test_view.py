@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, toy_verify
+from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, make_order, toy_verify
 from tests.stations.miner.world import CHARTER, OPERATOR
 
 from penstock.kit.errors import ConnectFailed
@@ -12,10 +12,11 @@ from penstock.kit.wire.client import Reply
 from penstock.miner.charter import Trust
 from penstock.miner.errors import PeerDown, PeerRefused
 from penstock.miner.market import Verdict, ask, claim
+from penstock.miner.statement import state
 from penstock.miner.store import Claim
 from penstock.miner.view import read_view
 from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, sign
+from penstock.spec.keys import sign
 from penstock.spec.messages import Manifest, chute_id
 from penstock.spec.units import PPM
 
@@ -142,8 +143,8 @@ async def test_an_empty_answer_is_an_empty_object() -> None:
 
 async def test_the_ledgers_verdicts_are_read_and_noise_is_left_out() -> None:
     body = b'{"claims": [{"order_id": "o-1", "state": "posted"}, {"order_id": 5}, "noise"]}'
-    signed = Signed(kind="order", body={"order_id": "o-1"}, signer="s", signature="x")
-    one = Claim("o-1", signed, signed)
+    order = state("order", make_order(), signer="g", signature="x")
+    one = Claim("o-1", order, order)
     verdicts = await claim(replied(200, body), "http://l/", [one], deadline_ms=1)
     assert verdicts == [Verdict("o-1", "posted")]
     assert await claim(replied(200, b"{}"), "http://l", [one], deadline_ms=1) == []

@@ -401,6 +401,7 @@ class World:
     config: MinerConfig = CONFIG
     engines: Callable[[Manifest], Engine] | None = None
     engine: Any = None
+    engine_kinds: frozenset[str] = frozenset({"echo"})
     miner: Miner = field(init=False)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     orders: int = 0
@@ -431,7 +432,7 @@ class World:
             verify=toy_verify,
             entropy=random.Random(1).randbytes,
             engines=self.engines,
-            engine_kinds=frozenset({"echo"}),
+            engine_kinds=self.engine_kinds,
             store=self.store,
         )
 
@@ -465,11 +466,14 @@ class World:
             price=offer.price,
             prompt_max=prompt_units_max(len(body)),
             completion_max=50,
+            images_max=0,
+            audio_ms_max=0,
             charge_max=0,
             issued_ms=now_ms,
             deadline_ms=now_ms + LOCAL.order_ttl_ms,
             seed=7,
             nonce="n",
+            decision_digest="",
         )
         order = replace(order, **changes)
         if "charge_max" in changes:

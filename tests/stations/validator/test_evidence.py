@@ -12,7 +12,8 @@ from tests.client.published_log import CHUTES, MINERS, presence
 
 from penstock.client.errors import Difference
 from penstock.spec.entries import BUCKET_MAX, Row
-from penstock.spec.evidence import evidence_digest, gather, lower_median
+from penstock.spec.evidence import evidence_digest, gather
+from penstock.spec.medians import lower_median
 from penstock.spec.messages import Claimed, Roll
 from penstock.spec.params import LOCAL
 from penstock.spec.scoring import score

@@ -3,7 +3,10 @@
 import random
 
 import msgspec
+import pytest
 
+from penstock.kit.audio import wav_ms
+from penstock.kit.multipart import parse_multipart
 from penstock.spec.messages import Modality
 from penstock.validator.peers import Probeable
 from penstock.validator.policy import CHAT_PATH, EMBEDDINGS_PATH, Probe, plan_probes, question
@@ -13,6 +16,15 @@ CHUTES = (
     Probeable("sha256:b", Modality.CHAT, 4),
     Probeable("sha256:c", Modality.EMBEDDINGS, 1),
 )
+OTHERS = {
+    Modality.RERANK: ("/v1/rerank", {"model", "query", "documents"}),
+    Modality.IMAGES: (
+        "/v1/images/generations",
+        {"model", "prompt", "n", "size", "response_format"},
+    ),
+    Modality.SPEECH: ("/v1/audio/speech", {"model", "input", "voice"}),
+    Modality.MODERATION: ("/v1/moderations", {"model", "input"}),
+}
 
 
 def plan(seed: int = 1, count: int = 60) -> list[Probe]:
@@ -57,6 +69,27 @@ def test_an_embeddings_probe_sends_texts() -> None:
     bodies = [msgspec.json.decode(probe.body) for probe in probes]
     assert {len(body["input"]) for body in bodies} == {1, 2, 3, 4}
     assert not any(probe.is_stream for probe in probes)
+
+
+@pytest.mark.parametrize("modality", OTHERS)
+def test_the_other_kinds_are_asked_in_their_own_words(modality: Modality) -> None:
+    chutes = (Probeable("sha256:x", modality, 1),)
+    (probe,) = plan_probes(random.Random(1), chutes, count=1, span_ms=1_000)
+    body = msgspec.json.decode(probe.body)
+    assert (probe.path, set(body)) == OTHERS[modality]
+    assert body["model"] == "sha256:x"
+    assert probe.content_type == "application/json"
+
+
+def test_a_transcription_is_asked_for_a_second_of_sound() -> None:
+    chutes = (Probeable("sha256:x", Modality.TRANSCRIPTION, 1),)
+    (probe,) = plan_probes(random.Random(1), chutes, count=1, span_ms=1_000)
+    form = parse_multipart(probe.body)
+    sound = form.file("file")
+    assert sound is not None
+    assert wav_ms(sound.data) == 1_000
+    assert form.texts()["model"] == "sha256:x"
+    assert probe.content_type == form.content_type()
 
 
 def test_the_stream_flag_of_a_probe_is_that_of_its_body() -> None:

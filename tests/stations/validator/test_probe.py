@@ -91,6 +91,43 @@ def test_an_answer_that_nobody_signed_is_unsigned(probe: Probe) -> None:
     assert finding(probe, world).found is Found.UNSIGNED
 
 
+@pytest.mark.parametrize("probe", PROBES)
+def test_words_that_are_signed_in_a_batch_are_confirmed_by_the_record(probe: Probe) -> None:
+    world = World()
+    world.manners.is_sealed = True
+    found = finding(probe, world)
+    assert (found.found, found.reason) == (Found.GOOD, "")
+    assert found.miner
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_words_that_nobody_ever_signs_are_unsigned(probe: Probe) -> None:
+    world = World()
+    world.manners.is_sealed = world.manners.is_never_sealed = True
+    assert finding(probe, world).found is Found.UNSIGNED
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_changed_answer_under_a_seal_is_bad(probe: Probe) -> None:
+    world = World()
+    world.manners.is_sealed = world.manners.is_tampered = True
+    found = finding(probe, world)
+    assert found.found is Found.BAD
+    assert "other bytes" in found.reason
+
+
+@pytest.mark.parametrize("probe", PROBES[:2])
+def test_a_lie_under_a_seal_has_its_proof_too(probe: Probe) -> None:
+    world = World()
+    world.manners.is_sealed = True
+    world.manners.units_claimed = 200
+    found = finding(probe, world)
+    assert found.found is Found.LIED
+    validator = VALIDATORS[0]
+    verdict = Verdict(validator.identity, 1, found.miner, found.order_id, found.transcript)
+    assert check_verdict(sign("verdict", verdict, validator), world.records[0], verify=verify)
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [

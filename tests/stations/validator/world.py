@@ -1,6 +1,7 @@
 """A validator's surroundings in memory: market, gateway with one miner, and a ledger that publishes."""
 
 import asyncio
+import hashlib
 import random
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from tests.client.published_log import (
     served,
     verify,
 )
-from tests.makers import MANIFEST, OWNER, ToyKey
+from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, sealed
 
 from penstock.client.sources import HttpSource
 from penstock.kit.keys import verify_raw
@@ -33,12 +34,12 @@ from penstock.kit.wire.server import Server
 from penstock.sim.disk import MemoryFiles
 from penstock.sim.loop import VirtualClock, VirtualLoop, run
 from penstock.sim.net import MemoryNetwork
-from penstock.spec.canon import encode, from_plain, to_plain
+from penstock.spec.canon import canonical, encode, from_plain, to_plain
 from penstock.spec.entries import EntryKind
 from penstock.spec.keys import Signed, open_signed, parse_signed, sign
 from penstock.spec.messages import Charter, Manifest, Modality, Report, Verdict, chute_id
 from penstock.spec.params import LOCAL
-from penstock.spec.receipts import Record
+from penstock.spec.receipts import Record, record_id
 from penstock.spec.stream import COUNTERSIGN_COMMENT, RECEIPT_COMMENT
 from penstock.validator.config import Bounds, Deadlines
 from penstock.validator.peers import Facts
@@ -61,6 +62,9 @@ class Manners:
     status: int = 200
     is_tampered: bool = False
     is_unsigned: bool = False
+    is_sealed: bool = False
+    is_never_sealed: bool = False
+    """Words come without signatures; they follow in the record, or never do."""
     loses_records: bool = False
     breaks_off: bool = False
     serving: int = 1
@@ -225,7 +229,14 @@ class World:
         table = Routes()
         table.add("POST", "/v1/chat/completions", self._answer)
         table.add("POST", "/v1/embeddings", self._answer)
+        table.add("GET", "/v1/receipts/{order_id}", self._sealed)
         return table
+
+    async def _sealed(self, request: Request) -> Response:
+        found = [one for one in self.records if record_id(one) == request.params["order_id"]]
+        if not found or self.manners.is_never_sealed or self.manners.is_unsigned:
+            return problem(404, "receipt_not_found", "Not yet.")
+        return json_response(200, {"record": to_plain(found[0]), "seq": -1})
 
     async def _answer(self, request: Request) -> Response:
         assert request.bearer() == API_KEY
@@ -236,7 +247,7 @@ class World:
             return problem(manners.status, "refused", "No.")
         is_stream = bool(asked.get("stream"))
         body = _embedded() if "input" in asked else _streamed() if is_stream else _whole()
-        record = self._record(request.path, asked, body)
+        record = self._record(request, asked, body)
         if not manners.loses_records:
             self.records.append(record)
         if manners.is_tampered:
@@ -245,25 +256,38 @@ class World:
         assert record.receipt is not None
         assert record.countersign is not None
         if is_stream:
-            tail = comment(RECEIPT_COMMENT, encode(record.receipt))
-            tail += comment(COUNTERSIGN_COMMENT, encode(record.countersign))
+            tail = comment(RECEIPT_COMMENT, self._told(record.receipt))
+            tail += comment(COUNTERSIGN_COMMENT, self._told(record.countersign))
             whole = body + (b"" if manners.is_unsigned else tail)
             return Response(200, whole, (*SSE_HEADERS, *headers))
-        if not manners.is_unsigned:
+        if not manners.is_unsigned and not manners.is_sealed:
             headers += (
                 ("x-penstock-receipt", _header(record.receipt)),
                 ("x-penstock-countersign", _header(record.countersign)),
             )
         return Response(200, body, headers)
 
-    def _record(self, path: str, asked: dict[str, Any], body: bytes) -> Record:
+    def _told(self, signed: Signed) -> bytes:
+        if not self.manners.is_sealed:
+            return encode(signed)
+        return canonical({"body": signed.body, "mac": "00" * 32})
+
+    def _record(self, request: Request, asked: dict[str, Any], body: bytes) -> Record:
         self._orders += 1
         key = MINERS[self._orders % len(MINERS)]
         units = 0 if "input" in asked else self.manners.units_claimed
         name = f"o-{self._orders:032x}"
         order = order_for(name, key, chute=asked["model"], completion=units)
-        order = replace(order, path=path, stream=bool(asked.get("stream")))
-        return served(order, key, total_us=1_000 * self._orders, body=body)
+        order = replace(
+            order,
+            path=request.path,
+            stream=bool(asked.get("stream")),
+            request_digest=hashlib.sha256(request.body).hexdigest(),
+        )
+        record = served(order, key, total_us=1_000 * self._orders, body=body)
+        if not self.manners.is_sealed:
+            return record
+        return sealed(record, gateway=GATEWAY, miner=key, strangers=self._orders % 5)
 
 
 def charter_of(log: PublishedLog) -> Charter:

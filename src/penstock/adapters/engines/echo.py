@@ -1,20 +1,30 @@
 """A deterministic engine without a model: it answers with the question's own words, at a set pace.
 
 For development and for the simulator: it needs only a Network port, and time passes through
-`asyncio.sleep`, so a virtual clock moves it. A token is a word; see `echo_answers` for the bodies.
+`asyncio.sleep`, so a virtual clock moves it. A token is a word; what is said about it: `echo_words`,
+`echo_answers` (texts, vectors), `echo_media` (pictures, sounds).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from penstock.adapters.engines.echo_answers import (
-    MODEL,
     Answer,
     embeddings_answer,
     models_answer,
     read_chat,
     read_completion,
+)
+from penstock.adapters.engines.echo_media import images_answer, speech_answer, transcript_answer
+from penstock.adapters.engines.echo_words import (
+    MODEL,
+    Body,
+    detokenize_answer,
+    moderation_answer,
+    rerank_answer,
+    tokenize_answer,
 )
 from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
 from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
@@ -27,6 +37,18 @@ from penstock.kit.wire.problem import Refusal, problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 
+PLAIN_ANSWERS: dict[str, Callable[[bytes], Body]] = {
+    "/v1/embeddings": embeddings_answer,
+    "/v1/rerank": rerank_answer,
+    "/v1/images/generations": images_answer,
+    "/v1/moderations": moderation_answer,
+    "/tokenize": tokenize_answer,
+    "/detokenize": detokenize_answer,
+}
+TRANSCRIPT_PATHS = {
+    "transcribe": "/v1/audio/transcriptions",
+    "translate": "/v1/audio/translations",
+}
 METRICS_HEADERS = (("content-type", "text/plain; version=0.0.4"),)
 
 
@@ -109,7 +131,11 @@ class Echo:
         routes.add("GET", "/v1/models", self._models)
         routes.add("POST", "/v1/chat/completions", self._chat)
         routes.add("POST", "/v1/completions", self._completions)
-        routes.add("POST", "/v1/embeddings", self._embeddings)
+        routes.add("POST", "/v1/audio/speech", self._speech)
+        for task, path in TRANSCRIPT_PATHS.items():
+            routes.add("POST", path, self._hearing(task))
+        for path, make in PLAIN_ANSWERS.items():
+            routes.add("POST", path, self._plain(make))
         return routes
 
     async def _health(self, _request: Request) -> Response:
@@ -130,11 +156,41 @@ class Echo:
     async def _completions(self, request: Request) -> Response | Stream:
         return await self._answered(read_completion(request.body))
 
-    async def _embeddings(self, request: Request) -> Response:
-        answer = embeddings_answer(request.body)
-        await self._slots.take()
+    def _plain(self, make: Callable[[bytes], Body]) -> Callable[[Request], Awaitable[Response]]:
+        """A handler for answers that come at once and whole."""
+
+        async def handle(request: Request) -> Response:
+            answer = make(request.body)
+            async with self._slots.taken():
+                return json_response(200, answer)
+
+        return handle
+
+    async def _speech(self, request: Request) -> Response | Stream:
+        sound = speech_answer(request.body)
+        if sound.wants_events:
+            await self._slots.take()
+            return Stream(200, SSE_HEADERS, self._paced(sound.events()))
+        async with self._slots.taken():
+            return Response(200, sound.data, (("content-type", sound.content_type),))
+
+    def _hearing(self, task: str) -> Callable[[Request], Awaitable[Response | Stream]]:
+        async def handle(request: Request) -> Response | Stream:
+            transcript = transcript_answer(request.body, task=task)
+            if transcript.wants_stream:
+                await self._slots.take()
+                return Stream(200, SSE_HEADERS, self._paced(transcript.events()))
+            async with self._slots.taken():
+                content_type, body = transcript.whole()
+                return Response(200, body, (("content-type", content_type),))
+
+        return handle
+
+    async def _paced(self, events: list[bytes]) -> AsyncIterator[bytes]:
         try:
-            return json_response(200, answer)
+            for event in events:
+                await asyncio.sleep(self.settings.token_ms / 1000)
+                yield event
         finally:
             self._slots.give()
 
@@ -157,9 +213,9 @@ class Echo:
         try:
             for event in answer.opening(answer_id):
                 yield event
-            for token in answer.tokens:
+            for event in answer.deltas(answer_id):
                 await asyncio.sleep(self.settings.token_ms / 1000)
-                yield answer.delta(answer_id, token)
+                yield event
             for event in answer.closing(answer_id):
                 yield event
         finally:
@@ -187,6 +243,15 @@ class Slots:
         finally:
             self.waiting -= 1
         self.running += 1
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """A slot for as long as the context is open. Raises Refusal (503)."""
+        await self.take()
+        try:
+            yield
+        finally:
+            self.give()
 
     def give(self) -> None:
         self.running -= 1

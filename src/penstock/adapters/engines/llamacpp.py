@@ -95,7 +95,7 @@ class LlamaCpp:
                 path = await asyncio.to_thread(self._model.locate)
                 child = self._child = await ChildProcess.start(self._command(path))
                 self._address = await self._wait_address(child, deadline_ms)
-                probe = Probe(self._client, self._address, self._model.name)
+                probe = Probe(self._client, self._address, self._model.name, is_llama=True)
                 self._capabilities = await probe.capabilities()
             started = True
         except TimeoutError as error:

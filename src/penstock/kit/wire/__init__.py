@@ -1,4 +1,5 @@
 """HTTP/1.1 on asyncio transports: the same bytes over sockets and over the simulator's memory.
 
-`http` is the data, `server` and `client` speak it, `routes` picks handlers, `sockets` is the world.
+`http` is the data, `server` and `client` speak it by coroutines, `exchange` and `link` by callbacks,
+`routes` picks handlers, `asgi` takes an app beside them, `sockets` and `tls` are the world.
 """

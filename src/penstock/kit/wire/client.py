@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client over the Network port: whole calls, streams, and a keep-alive pool.
+"""An HTTP/1.1 client over the Network port: whole calls, streams, links, and a keep-alive pool.
 
 When a pooled connection turns out dead: if it was seen to be closed before the request was
 written, another one is taken. If the request was written and not one byte of a reply came, the
@@ -20,6 +20,8 @@ from penstock.kit.errors import BodyTooLarge, ConnectFailed, DeadlinePassed, Pee
 from penstock.kit.ports import Network
 from penstock.kit.wire.http import joined_head
 from penstock.kit.wire.link import Link, LinkKey
+from penstock.kit.wire.pool import Pool
+from penstock.kit.wire.reading import Reading
 
 _AGAIN = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _OWNS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -63,17 +65,17 @@ class _Goal:
 class Chunks:
     """The body's chunks as they arrive; an async iterator."""
 
-    __slots__ = ("_idle_deadline_ms", "_link")
+    __slots__ = ("_idle_deadline_ms", "_reading")
 
-    def __init__(self, link: Link, idle_deadline_ms: int) -> None:
-        self._link = link
+    def __init__(self, reading: Reading, idle_deadline_ms: int) -> None:
+        self._reading = reading
         self._idle_deadline_ms = idle_deadline_ms
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await self._link.next_chunk(self._idle_deadline_ms)
+        chunk = await self._reading.next_chunk(self._idle_deadline_ms)
         if not chunk:
             raise StopAsyncIteration
         return chunk
@@ -82,12 +84,12 @@ class Chunks:
 class StreamReply:
     """A reply whose head is here and whose body is read as it comes."""
 
-    __slots__ = ("_link", "headers", "status")
+    __slots__ = ("_reading", "headers", "status")
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self.status = link.status
-        self.headers: Mapping[bytes, bytes] = link.headers
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self.status = reading.status
+        self.headers: Mapping[bytes, bytes] = reading.headers
 
     def header(self, name: str) -> str:
         """The value of the header (any case), or ""."""
@@ -99,11 +101,11 @@ class StreamReply:
         Iterating raises DeadlinePassed when nothing comes for `idle_deadline_ms`, PeerClosed when
         the body is cut, BadReply when the framing breaks.
         """
-        return Chunks(self._link, idle_deadline_ms)
+        return Chunks(self._reading, idle_deadline_ms)
 
     async def read(self, *, bytes_max: int, idle_deadline_ms: int) -> bytes:
         """The rest of the body, whole. Raises BodyTooLarge and what `chunks` raises."""
-        return await _read(self._link, bytes_max, idle_deadline_ms)
+        return await _read(self._reading, bytes_max, idle_deadline_ms)
 
 
 class HttpClient:
@@ -112,14 +114,16 @@ class HttpClient:
     def __init__(self, network: Network, limits: ClientLimits | None = None) -> None:
         self._network = network
         self._limits = limits if limits is not None else ClientLimits()
-        self._idle: dict[LinkKey, list[Link]] = {}
-        self._idle_total = 0
-        self._closed = False
+        self._pool = Pool(
+            idle_max=self._limits.idle_max,
+            idle_total_max=self._limits.idle_total_max,
+            idle_ms=self._limits.idle_ms,
+        )
 
     @property
     def idle_links(self) -> int:
         """How many connections rest in the pool."""
-        return self._idle_total
+        return len(self._pool)
 
     async def call(
         self,
@@ -140,14 +144,14 @@ class HttpClient:
         request = _request(goal, method, headers=headers, body=body)
         try:
             async with asyncio.timeout(deadline_ms / 1000):
-                link = await self._open(goal, method, request)
+                reading = await self._open(goal, method, request)
                 try:
-                    whole = await _read(link, bytes_max, None)
+                    whole = await _read(reading, bytes_max, None)
                 finally:
-                    self._give_back(link)
+                    reading.end()
         except TimeoutError as error:
             raise DeadlinePassed("call", deadline_ms) from error
-        return Reply(link.status, link.headers, whole)
+        return Reply(reading.status, reading.headers, whole)
 
     @asynccontextmanager
     async def open_stream(
@@ -167,26 +171,33 @@ class HttpClient:
         request = _request(goal, method, headers=headers, body=body)
         try:
             async with asyncio.timeout(head_deadline_ms / 1000):
-                link = await self._open(goal, method, request)
+                reading = await self._open(goal, method, request)
         except TimeoutError as error:
             raise DeadlinePassed("head", head_deadline_ms) from error
         try:
-            yield StreamReply(link)
+            yield StreamReply(reading)
         finally:
-            self._give_back(link)
+            reading.end()
+
+    def idle_link(self, key: LinkKey) -> Link | None:
+        """A connection that rests, if there is one; `Link.release` gives it back."""
+        return self._pool.take(key)
+
+    async def dial(self, key: LinkKey, *, deadline_ms: int) -> Link:
+        """A new connection. Raises ConnectFailed, DeadlinePassed."""
+        try:
+            async with asyncio.timeout(deadline_ms / 1000):
+                return await self._connect(key)
+        except TimeoutError as error:
+            raise DeadlinePassed("dial", deadline_ms) from error
 
     async def close(self) -> None:
         """Drop the pool; exchanges that run are not touched, but nothing is kept after them."""
-        self._closed = True
-        resting = [link for links in self._idle.values() for link in links]
-        self._idle.clear()
-        self._idle_total = 0
-        for link in resting:
-            link.abort()
+        self._pool.close()
 
-    async def _open(self, goal: _Goal, method: str, request: bytes) -> Link:
-        """A link whose reply's head has come."""
-        link = self._take(goal.key)
+    async def _open(self, goal: _Goal, method: str, request: bytes) -> Reading:
+        """A reply whose head has come."""
+        link = self._pool.take(goal.key)
         if link is not None:
             try:
                 return await _ask(link, method, request)
@@ -198,70 +209,39 @@ class HttpClient:
     async def _connect(self, key: LinkKey) -> Link:
         host, port, tls = key
         try:
-            _, link = await self._network.connect(host, port, lambda: Link(key), tls=tls)
+            _, link = await self._network.connect(
+                host, port, lambda: Link(key, self._pool), tls=tls
+            )
         except OSError as error:
             raise ConnectFailed(host, port) from error
         assert isinstance(link, Link)
         return link
 
-    def _take(self, key: LinkKey) -> Link | None:
-        """The link that rested the shortest, if one is fit to use."""
-        links = self._idle.get(key)
-        oldest_at = asyncio.get_running_loop().time() - self._limits.idle_ms / 1000
-        while links:
-            link = links.pop()
-            self._idle_total -= 1
-            link.on_lost = None
-            if link.alive and link.idle_since >= oldest_at:
-                return link
-            link.abort()
-        return None
 
-    def _give_back(self, link: Link) -> None:
-        if not link.end():
-            return
-        limits = self._limits
-        links = self._idle.setdefault(link.key, [])
-        if (
-            self._closed
-            or len(links) >= limits.idle_max
-            or self._idle_total >= limits.idle_total_max
-        ):
-            link.close()
-            return
-        link.idle_since = asyncio.get_running_loop().time()
-        link.on_lost = self._forget
-        links.append(link)
-        self._idle_total += 1
-
-    def _forget(self, link: Link) -> None:
-        """A resting link was closed by its server."""
-        links = self._idle.get(link.key)
-        if links is not None and link in links:
-            links.remove(link)
-            self._idle_total -= 1
-            if not links:
-                del self._idle[link.key]
+def link_key(url: str) -> LinkKey:
+    """Which links lead to the URL. Raises ValueError for one that cannot be called."""
+    return _goal(url).key
 
 
-async def _ask(link: Link, method: str, request: bytes) -> Link:
+async def _ask(link: Link, method: str, request: bytes) -> Reading:
     """Send the request and wait for the head; a link that fails is closed."""
-    link.begin(method, request)
+    reading = Reading(link)
+    link.begin(method, request, reading)
     try:
-        await link.head()
+        await reading.head()
     finally:
-        if not link.status:
+        if not reading.status:
             link.abort()
-    return link
+    return reading
 
 
-async def _read(link: Link, bytes_max: int, idle_deadline_ms: int | None) -> bytes:
-    length = link.headers.get(b"content-length", b"0")
-    if int(length) > bytes_max:  # llhttp let only digits through
+async def _read(reading: Reading, bytes_max: int, idle_deadline_ms: int | None) -> bytes:
+    length = reading.headers.get(b"content-length", b"0")
+    if int(length) > bytes_max:  # the link let only digits through
         raise BodyTooLarge(bytes_max)
     parts: list[bytes] = []
     size = 0
-    while chunk := await link.next_chunk(idle_deadline_ms):
+    while chunk := await reading.next_chunk(idle_deadline_ms):
         size += len(chunk)
         if size > bytes_max:
             raise BodyTooLarge(bytes_max)

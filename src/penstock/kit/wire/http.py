@@ -5,7 +5,7 @@ headers (`content-length`, `transfer-encoding`, `connection`) and `x-request-id`
 copies another reply's headers may leave them in, they are dropped.
 """
 
-import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -22,20 +22,26 @@ SSE_HEADERS: Headers = (
 )
 
 _SERVER_OWNS = frozenset({"content-length", "transfer-encoding", "connection", "x-request-id"})
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+_SERVER_OWNS_RAW = frozenset(name.encode("ascii") for name in _SERVER_OWNS)
+# RFC 3986 3.2: what a host and port are written with.
+_ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.\-_~%!$&'()*+,;=:@\[\]]++(?=[/?]|\Z)").match
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nx-request-id: "
+    for status in HTTPStatus
+}
 _QUERY_FIELDS_MAX = 256
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one per request: to freeze it would cost more than to parse it
 class Request:
-    """One request, complete with its body.
+    """One request, complete with its body. Nobody changes it.
 
     `path` is as sent (percent-encoded), `params` are the decoded `{names}` of the route's pattern.
-    `headers` has lower-case names; repeated headers are joined with ", ". `peer` is the address
-    of the other end. `client_gone` is set when the connection is lost; the handler's task is
-    cancelled at the same moment, so most handlers only need `try: ... finally:`.
+    `headers` has lower-case names; repeated headers are joined with ", "; how the body was framed is
+    not among them. `peer` is the address of the other end. When the client leaves, the
+    handler's task is cancelled: a handler that must tidy up needs only `try: ... finally:`.
     """
 
     method: str
@@ -44,7 +50,6 @@ class Request:
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     body: bytes = b""
     peer: str = ""
-    client_gone: asyncio.Event = field(default_factory=asyncio.Event)
     request_id: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,32 +110,51 @@ def has_body(status: int) -> bool:
     return status >= 200 and status not in {204, 304}
 
 
-def response_head(status: int, headers: Headers, framing: Iterable[tuple[str, str]]) -> bytes:
-    """The status line and headers, ready to write; `framing` are the headers the server owns.
+def answer_head(status: int, fields: bytes, *, request_id: str, framing: str) -> bytes:
+    """A status line and headers, ready to write.
+
+    `fields` are encoded lines (`encode_fields`), `framing` the lines the server owns, each with
+    its line end.
+    """
+    line = _STATUS_LINES.get(status)
+    if line is None:
+        line = f"HTTP/1.1 {status} Status\r\nx-request-id: "
+    return b"%b%b\r\n" % (f"{line}{request_id}\r\n{framing}".encode("latin-1"), fields)
+
+
+def encode_fields(headers: Headers) -> bytes:
+    """Header lines as bytes, each with its line end, without those that the server owns.
 
     Raises ValueError for a header that would break the head (a line end, a character outside
     Latin-1): the handler that copied it must not be able to split the response.
     """
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}"]
-    lines += [f"{name}: {value}" for name, value in framing]
-    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in _SERVER_OWNS]
-    return joined_head(lines)
+    lines = [f"{name}: {value}" for name, value in headers if name.lower() not in _SERVER_OWNS]
+    if not lines:
+        return b""
+    lines.append("")
+    return _checked(lines).encode("latin-1")
+
+
+def encode_raw_fields(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """`encode_fields` for headers that are bytes already, names in lower case."""
+    lines = [b"%b: %b\r\n" % pair for pair in headers if pair[0] not in _SERVER_OWNS_RAW]
+    for line in lines:
+        if line.count(b"\n") != 1 or line.count(b"\r") != 1 or b"\0" in line:
+            raise ValueError("a header holds a line end or NUL")
+    return b"".join(lines)
 
 
 def joined_head(lines: list[str]) -> bytes:
     """The lines of a head as bytes, with the blank line. Raises ValueError if one would split."""
+    return f"{_checked(lines)}\r\n\r\n".encode("latin-1")
+
+
+def _checked(lines: list[str]) -> str:
     text = "\r\n".join(lines)
-    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1 or "\0" in text:
+    ends = len(lines) - 1
+    if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
         raise ValueError("a header holds a line end or NUL")
-    return f"{text}\r\n\r\n".encode("latin-1")
-
-
-def merge_header(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
-    """Add a received header: lower-case name, trimmed value, repeats joined as RFC 9110 5.3 says."""
-    name = name.lower()
-    value = value.strip(b" \t")
-    seen = headers.get(name)
-    headers[name] = value if seen is None else seen + b", " + value
+    return text
 
 
 def split_target(target: str) -> tuple[str, str]:
@@ -138,10 +162,14 @@ def split_target(target: str) -> tuple[str, str]:
 
     Raises ValueError for any other form and for fragments.
     """
-    if target.startswith(("http://", "https://")):
-        slash = target.find("/", 8)
-        target = target[slash:] if slash >= 0 else "/"
-    if not target.startswith("/") or "#" in target:
+    if not target.startswith("/"):
+        match = _ABSOLUTE(target)
+        if match is None:
+            raise ValueError("the request target must be a path")
+        target = target[match.end() :]
+        if not target.startswith("/"):
+            target = f"/{target}"
+    if "#" in target:
         raise ValueError("the request target must be a path")
     path, _, query = target.partition("?")
     return path, query

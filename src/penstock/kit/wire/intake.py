@@ -1,19 +1,26 @@
-"""Request bytes to complete requests: HTTP/1.1 parsing with bounds, apart from any transport.
-
-llhttp does the grammar and refuses the known smuggling tricks (two lengths, length with chunked,
-bare LF, folded headers, space before the colon, NUL, bad chunk sizes). This file adds what a
-grammar does not know: bounds, one `host`, only `chunked`, only versions 1.0 and 1.1.
-"""
+"""Request bytes to complete requests: HTTP/1.1 framing with bounds, apart from any transport."""
 
 import enum
+import re
+from collections.abc import Callable
 
-import httptools
-
-from penstock.kit.wire.http import Response, merge_header, split_target
+from penstock.kit.wire.dechunk import Dechunker, TrailersTooLarge
+from penstock.kit.wire.fields import ODD_LINE_END, Malformed, UnknownVersion, starts_token
+from penstock.kit.wire.heads import (
+    Head,
+    Heads,
+    Refused,
+    head_too_large,
+    malformed,
+    read_head,
+    shape,
+)
+from penstock.kit.wire.http import Response
 from penstock.kit.wire.limits import IntakeLimits
 from penstock.kit.wire.problem import problem
 
-_ONCE = frozenset({b"host", b"authorization", b"content-type", b"content-length"})
+_CR = 13
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*+").match
 
 
 class Phase(enum.Enum):
@@ -26,189 +33,219 @@ class Phase(enum.Enum):
 
 
 class Arrived:
-    """One complete request as parsed; the server adds what it knows of the connection."""
+    """One complete request, or with None one whose body is streamed and follows in pieces."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "minor", "path", "query")
+    __slots__ = ("body", "head", "length")
 
-    def __init__(self) -> None:
-        self.method = ""
-        self.path = ""
-        self.query = ""
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.keep_alive = False
-        self.minor = 1
+    def __init__(self, head: Head, body: bytes | None, length: int = 0) -> None:
+        self.head = head
+        self.body = body
+        self.length = length  # announced, of a streamed body that is not chunked
 
 
-class _Refuse(Exception):
-    """Carries a refusal out of llhttp's callbacks."""
+Item = Arrived | bytes
+"""What a read brought: a request, or the next bytes of a body that is streamed (b"" is its end)."""
 
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.status)
-        self.response = response
+Streams = Callable[[str, str], bool]
+"""(method, path): is the body to be handed on as it comes, instead of whole?"""
 
 
 class Intake:
     """Feed it bytes; take complete requests, or one refusal, after which it takes no more."""
 
-    def __init__(self, limits: IntakeLimits) -> None:
+    __slots__ = (
+        "_body_bytes",
+        "_dechunker",
+        "_head",
+        "_heads",
+        "_held",
+        "_last",
+        "_left",
+        "_limits",
+        "_parts",
+        "_streamed",
+        "_streams",
+        "continue_wanted",
+        "path",
+        "phase",
+        "refusal",
+    )
+
+    def __init__(
+        self, limits: IntakeLimits, *, heads: Heads | None = None, streams: Streams | None = None
+    ) -> None:
         self.phase = Phase.BETWEEN
         self.refusal: Response | None = None
+        self.path = ""  # of the last head that was read
         self.continue_wanted = False  # the client waits for 100 Continue before it sends its body
         self._limits = limits
-        self._parser = httptools.HttpRequestParser(self)
-        self._ready: list[Arrived] = []
-        self._now = Arrived()
-        self._target = b""
-        self._parts: list[bytes] = []
-        self._body_bytes = 0
-        self._head_bytes = 0
-        self._header_count = 0
-        self._dry_bytes = 0  # bytes fed since something last came of them
+        self._heads = heads if heads is not None else Heads()
+        self._streams = streams
+        self._held: bytearray | None = None  # a head that has not ended
+        self._head: Head | None = None  # whose body is arriving
+        self._dechunker: Dechunker | None = None
+        self._left = 0  # bytes to come of a body with a length
+        self._parts: list[bytes] | None = None
+        self._body_bytes = 0  # seen of the body that is arriving
+        self._streamed = False  # that body is handed on as it comes
         self._last = False  # the client said this was its last request
 
     @property
     def held_bytes(self) -> int:
         """How much there is of a body that is still arriving."""
-        return self._body_bytes if self.phase is Phase.BODY else 0
+        return self._body_bytes if self.phase is Phase.BODY and not self._streamed else 0
 
     def turn_away(self, response: Response) -> None:
         """Refuse the request that is arriving, for a reason that lies outside this connection."""
         self._refuse(response)
 
-    def feed(self, data: bytes) -> list[Arrived]:
-        """The requests that `data` completes; look at `refusal` afterwards. Never raises."""
-        if self.phase is Phase.REFUSED or self._last:
-            return []
-        phase = self.phase
-        body_bytes = self._body_bytes
+    def feed(self, data: bytes) -> list[Item]:
+        """What `data` completes; look at `refusal` afterwards. Never raises."""
+        items: list[Item] = []
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._last = True  # we switch no protocols: the request stands, nothing follows it
-        except httptools.HttpParserError as error:
-            self._fail(error)
-        self._bound(phase, body_bytes, len(data))
-        ready, self._ready = self._ready, []
-        return ready
-
-    def _fail(self, error: httptools.HttpParserError) -> None:
-        if self._last:
-            return  # bytes after the client's last request: nobody will answer them
-        cause = error.__context__
-        if isinstance(cause, _Refuse):
-            self._refuse(cause.response)
-        else:
-            self._refuse(problem(400, "http_malformed", f"The request is not valid HTTP: {error}."))
-
-    def _bound(self, phase: Phase, body_bytes: int, size: int) -> None:
-        """The parser holds an unfinished header or trailer for us, so count bytes that gave nothing."""
-        moved = phase is not self.phase or body_bytes != self._body_bytes or self._ready
-        self._dry_bytes = 0 if moved else self._dry_bytes + size
-        if self._dry_bytes > self._limits.head_bytes_max and self.phase is not Phase.REFUSED:
-            self._refuse(_head_too_large(self._limits.head_bytes_max))
+            while data and not self._last and self.phase is not Phase.REFUSED:
+                if self.phase is Phase.BODY:
+                    data = self._take_body(data, items)
+                else:
+                    data = self._take_head(data, items)
+        except Refused as refuse:
+            self._refuse(refuse.response)
+        except UnknownVersion:
+            self._refuse(problem(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken."))
+        except TrailersTooLarge:
+            self._refuse(head_too_large(self._limits.head_bytes_max))
+        except Malformed as error:
+            self._refuse(malformed(str(error)))
+        return items
 
     def _refuse(self, response: Response) -> None:
         self.refusal = response
         self.phase = Phase.REFUSED
-        self._parts.clear()
+        self._held = self._parts = self._dechunker = self._head = None
 
-    # The names below are httptools' callbacks.
+    def _take_head(self, data: bytes, items: list[Item]) -> bytes:
+        """One head, and its body if that is here as well; returns what is behind them."""
+        if self._held is not None:
+            return self._hold(data)
+        if data[0] == _CR:  # RFC 9112 2.2: an empty line before a request is no request
+            data = _without_empty_lines(data)
+            if not data:
+                self.phase = Phase.BETWEEN
+                return data
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return self._hold(data)
+        head, length = self._understand(data, end)
+        behind = data[end + 4 :]
+        if not length and not head.chunked:
+            items.append(Arrived(head, b""))
+            self._close_message(head)
+            return behind
+        if not head.chunked and len(behind) >= length <= self._limits.body_bytes_max:
+            items.append(Arrived(head, behind[:length]))
+            self._close_message(head)
+            return behind[length:]
+        streamed = self._streams is not None and self._streams(head.method, head.path)
+        bytes_max = self._bytes_max(streamed=streamed)
+        if length > bytes_max:
+            raise Refused(_body_too_large(bytes_max))
+        self._begin_body(head, length, streamed=streamed)
+        if streamed:
+            items.append(Arrived(head, None, length))
+        return behind
 
-    def on_message_begin(self) -> None:
-        self.phase = Phase.HEAD
-        self._now = Arrived()
-        self._target = b""
-        self._head_bytes = self._header_count = self._body_bytes = 0
+    def _understand(self, data: bytes, end: int) -> tuple[Head, int]:
+        """The head that `data[:end]` is, and the length of its body."""
+        key, digits = shape(data, end)
+        head = self._heads.find(key)
+        if head is None:
+            if end > self._limits.head_bytes_max:
+                raise Refused(head_too_large(self._limits.head_bytes_max))
+            head = read_head(data[:end], self._limits)
+            self._heads.keep(key, head)
+        self.path = head.path
+        return head, int(digits) if digits else head.length
 
-    def on_url(self, part: bytes) -> None:
-        self._target += part
+    def _hold(self, data: bytes) -> bytes:
+        """Keep an unfinished head; as soon as it has an end it is given back to be read.
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.phase is not Phase.HEAD:
-            return  # a trailer: nothing of ours reads them
-        self._head_bytes += len(name) + len(value) + 4
-        self._header_count += 1
-        limits = self._limits
-        if self._head_bytes > limits.head_bytes_max or self._header_count > limits.headers_max:
-            raise _Refuse(_head_too_large(self._limits.head_bytes_max))
-        headers = self._now.headers
-        if name.lower() in _ONCE and name.lower() in headers:
-            raise _Refuse(_malformed(f"it has two {name.decode('latin-1')} headers"))
-        merge_header(headers, name, value)
+        Each byte is looked at once, however small the reads are.
+        """
+        held = self._held
+        if held is None:
+            held = self._held = bytearray()
+            self.phase = Phase.HEAD
+        seen = len(held)
+        held += data
+        if held.startswith(b"\r\n") or held.find(b"\r\n\r\n", max(0, seen - 3)) >= 0:
+            self._held = None
+            return bytes(held)
+        if len(held) > self._limits.head_bytes_max:
+            raise Refused(head_too_large(self._limits.head_bytes_max))
+        if ODD_LINE_END(held, max(0, seen - 1)) is not None:
+            raise Malformed("a line does not end with CR LF")
+        if not seen and held != b"\r" and not starts_token(held):
+            raise Malformed("its first line is not a request line")
+        return b""
 
-    def on_headers_complete(self) -> None:
-        now = self._now
-        now.method = self._parser.get_method().decode("ascii")
-        version = self._parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
-            raise _Refuse(problem(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken."))
-        now.minor = 1 if version == "1.1" else 0
-        if now.minor and b"host" not in now.headers:
-            raise _Refuse(_malformed("it has no host header"))
-        if len(self._target) + self._head_bytes > self._limits.head_bytes_max:
-            raise _Refuse(_head_too_large(self._limits.head_bytes_max))
-        self._check_target()
-        self._check_framing()
+    def _begin_body(self, head: Head, length: int, *, streamed: bool) -> None:
         self.phase = Phase.BODY
+        self.continue_wanted = head.expects
+        self._head = head
+        self._left = length
+        self._body_bytes = 0
+        self._streamed = streamed
+        self._parts = []
+        if head.chunked:
+            self._dechunker = Dechunker(trailer_bytes_max=self._limits.head_bytes_max)
 
-    def on_body(self, part: bytes) -> None:
+    def _take_body(self, data: bytes, items: list[Item]) -> bytes:
+        """What there is of a body; returns what is behind its end."""
+        dechunker = self._dechunker
+        if dechunker is not None:
+            part = dechunker.feed(data)
+            behind, done = dechunker.rest, dechunker.done
+        else:
+            part = data[: self._left]
+            behind = data[self._left :]
+            self._left -= len(part)
+            done = not self._left
         self._body_bytes += len(part)
-        if self._body_bytes > self._limits.body_bytes_max:
-            raise _Refuse(_body_too_large(self._limits.body_bytes_max))
-        self._parts.append(part)
+        bytes_max = self._bytes_max(streamed=self._streamed)
+        if self._body_bytes > bytes_max:
+            raise Refused(_body_too_large(bytes_max))
+        assert self._parts is not None
+        if part:
+            (items if self._streamed else self._parts).append(part)
+        if done:
+            self._end_body(items)
+        return behind
 
-    def on_message_complete(self) -> None:
-        now = self._now
-        parts = self._parts
-        if parts:
-            now.body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-        now.keep_alive = self._parser.should_keep_alive()  # only true to its word in here
-        self._last = not now.keep_alive
-        self._ready.append(now)
-        self.continue_wanted = False
+    def _end_body(self, items: list[Item]) -> None:
+        assert self._head is not None
+        assert self._parts is not None
+        if self._streamed:
+            items.append(b"")
+        head, parts = self._head, self._parts
+        self._head = self._parts = self._dechunker = None
+        if not self._streamed:
+            items.append(Arrived(head, parts[0] if len(parts) == 1 else b"".join(parts)))
+        self._close_message(head)
+
+    def _close_message(self, head: Head) -> None:
         self.phase = Phase.BETWEEN
+        self.continue_wanted = False
+        self._last = not head.keep_alive
 
-    def _check_target(self) -> None:
-        now = self._now
-        if now.method == "CONNECT":
-            raise _Refuse(problem(405, "method_not_allowed", "This is not a proxy."))
-        try:
-            now.path, now.query = split_target(self._target.decode("ascii"))
-        except ValueError as error:
-            if now.method == "OPTIONS" and self._target == b"*":
-                now.path = "*"
-                return
-            raise _Refuse(_malformed(str(error))) from error
-
-    def _check_framing(self) -> None:
-        headers = self._now.headers
-        encoding = headers.get(b"transfer-encoding")
-        length = headers.get(b"content-length")
-        if encoding is not None and (encoding.lower() != b"chunked" or not self._now.minor):
-            raise _Refuse(_malformed("chunked, in HTTP/1.1, is the only transfer-encoding"))
-        if length is not None and int(length) > self._limits.body_bytes_max:
-            raise _Refuse(_body_too_large(self._limits.body_bytes_max))
-        if self._parser.should_upgrade() and (encoding is not None or length not in {None, b"0"}):
-            raise _Refuse(_malformed("an upgrade with a body is not supported"))
-        expect = headers.get(b"expect")
-        if expect is not None and self._now.minor:
-            if expect.lower() != b"100-continue":
-                raise _Refuse(problem(417, "expectation", "Only 100-continue can be expected."))
-            self.continue_wanted = encoding is not None or length not in {None, b"0"}
+    def _bytes_max(self, *, streamed: bool) -> int:
+        limits = self._limits
+        return limits.upload_bytes_max if streamed else limits.body_bytes_max
 
 
-def _malformed(reason: str) -> Response:
-    return problem(400, "http_malformed", f"The request is not valid HTTP: {reason}.")
-
-
-def _head_too_large(bytes_max: int) -> Response:
-    return problem(
-        431,
-        "head_too_large",
-        f"The request's headers are larger than {bytes_max} bytes. Send fewer or shorter ones.",
-    )
+def _without_empty_lines(data: bytes) -> bytes:
+    match = _EMPTY_LINES(data)
+    assert match is not None
+    return data[match.end() :]
 
 
 def _body_too_large(bytes_max: int) -> Response:

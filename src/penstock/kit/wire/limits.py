@@ -10,6 +10,8 @@ class IntakeLimits:
     head_bytes_max: int = 65_536
     headers_max: int = 128
     body_bytes_max: int = 8 << 20
+    upload_bytes_max: int = 1 << 30
+    """Of a body that is read while it arrives; whoever reads it sets the tighter bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,5 +32,9 @@ class ServerLimits:
     idle_deadline_ms: int = 75_000
     stall_deadline_ms: int = 60_000
     linger_ms: int = 1_000
+    drain_idle_ms: int = 0
+    """In a drain: how long a kept connection may still ask once more; the answer closes it. A client
+    whose request meets the close cannot know whether it was heard.
+    """
     write_bytes_high: int = 256 * 1024
     cancel_deadline_ms: int = 5_000

@@ -1,143 +1,180 @@
-"""The client's end of one connection: one exchange at a time, chunks as they arrive.
+"""The client's end of one connection: one exchange at a time, told to a receiver by callbacks.
 
-Chunks keep the network's grain: one read gives at most one chunk, and nothing waits for more. A
-reader that falls behind stops the transport's reading at a high-water mark.
+A link takes no decisions: whoever begins an exchange gets the reply's head, its body bytes as each
+read brings them, and one end. Deadlines are the receiver's: `abort` ends an exchange at any time.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import cast
+import enum
+from typing import Protocol, cast
 
-import httptools
-
-from penstock.kit.errors import BadReply, DeadlinePassed, PeerClosed, WireError
-from penstock.kit.wire.http import merge_header
+from penstock.kit.errors import BadReply, PeerClosed, WireError
+from penstock.kit.wire.dechunk import Dechunker
+from penstock.kit.wire.fields import (
+    ODD_LINE_END,
+    Fields,
+    Malformed,
+    connection_options,
+    content_length,
+    parse_fields,
+    parse_status_line,
+    split_lines,
+)
 
 HEAD_BYTES_MAX = 65_536
-READ_BYTES_HIGH = 256 * 1024
+_HEADERS_MAX = 256
+_ONCE = frozenset({b"content-length", b"transfer-encoding", b"content-type"})
 
 LinkKey = tuple[str, int, bool]
 """(host, port, tls): links with the same key are the same to a caller."""
 
 
+class Receiver(Protocol):
+    """Who gets a reply. After `on_end` or `on_lost` nothing more is called.
+
+    Every callback may call `pause`, `resume` or `abort` of the link, and `on_end` also `release`.
+    """
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The final status and headers; names in lower case, repeats joined with ", "."""
+        ...
+
+    def on_body(self, data: bytes) -> None:
+        """All body bytes of one read, without their framing."""
+        ...
+
+    def on_end(self) -> None:
+        """The reply is whole; the link waits for `release`."""
+        ...
+
+    def on_lost(self, error: WireError) -> None:
+        """PeerClosed or BadReply; the link is closed already."""
+        ...
+
+
+class Home(Protocol):
+    """Where a link rests between exchanges."""
+
+    def put(self, link: "Link") -> None:
+        """Keep it for another exchange, or close it."""
+        ...
+
+    def forget(self, link: "Link") -> None:
+        """A resting link was closed by its server."""
+        ...
+
+
+class _Stage(enum.Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    DONE = "done"  # the reply is whole, the link is not released
+
+
+_IDLE, _HEAD, _BODY, _DONE = _Stage.IDLE, _Stage.HEAD, _Stage.BODY, _Stage.DONE
+_UNTIL_CLOSE = -1
+
+
 class Link(asyncio.Protocol):
-    """A connection to a server; `HttpClient` keeps it in its pool between exchanges."""
+    """A connection to a server; `HttpClient` makes it and keeps it between exchanges."""
 
     __slots__ = (
-        "_buffered",
-        "_chunks",
-        "_dry_bytes",
-        "_error",
-        "_fresh",
+        "_dechunker",
+        "_held",
+        "_home",
+        "_is_head",
+        "_left",
         "_loop",
         "_lost",
-        "_method",
-        "_parser",
         "_reading",
+        "_receiver",
+        "_reusable",
+        "_stage",
         "_taken",
-        "_timer",
         "_transport",
-        "_until_close",
-        "_wait_until",
-        "_waiter",
-        "_waits",
-        "complete",
-        "headers",
         "idle_since",
         "key",
-        "on_lost",
-        "reusable",
-        "status",
+        "resting",
     )
 
-    def __init__(self, key: LinkKey) -> None:
+    def __init__(self, key: LinkKey, home: Home | None = None) -> None:
         self.key = key
-        self.on_lost: Callable[[Link], None] | None = None  # set while it rests in a pool
+        self.resting = False  # in its home
+        self.idle_since = 0.0
+        self._home = home
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
-        self._parser: httptools.HttpResponseParser | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._wait_until = 0.0
-        self._waits = 0  # deadline of the present wait in ms, for the error
+        self._receiver: Receiver | None = None
+        self._stage = _IDLE
         self._lost = False
         self._reading = True
-        self.idle_since = 0.0
-        self._reset("GET")
-
-    def _reset(self, method: str) -> None:
-        self._method = method
-        self._chunks: deque[bytes] = deque()
-        self._fresh: list[bytes] = []
-        self._buffered = 0
+        self._reusable = False
+        self._is_head = False  # the request's method is HEAD
+        self._held: bytearray | None = None  # a head that has not ended
+        self._dechunker: Dechunker | None = None
+        self._left = 0  # body bytes to come
         self._taken = 0  # bytes of the reply seen so far, head included
-        self._dry_bytes = 0
-        self._error: WireError | None = None
-        self._until_close = False
-        self.status = 0  # 0 until the head is complete
-        self.headers: dict[bytes, bytes] = {}
-        self.complete = False
-        self.reusable = False
 
-    # Called by the client.
+    # Called by whoever uses the link.
 
     @property
     def alive(self) -> bool:
         """Can it carry a request, as far as we know?"""
         return not self._lost and not self._transport.is_closing()
 
-    def begin(self, method: str, request: bytes) -> None:
-        """Write a request; the reply's head and chunks follow."""
-        self._reset(method)
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport.write(request)
+    @property
+    def is_whole(self) -> bool:
+        """Has the present exchange come to its end?"""
+        return self._stage is _DONE
 
-    async def head(self) -> None:
-        """Wait for the final status and headers. Raises WireError; the caller sets the deadline."""
-        while not self.status:
-            if self._error is not None:
-                raise self._error
-            await self._wait()
+    def begin(self, method: str, request: bytes, receiver: Receiver) -> None:
+        """Write a request; the receiver is told of its reply.
 
-    async def next_chunk(self, idle_deadline_ms: int | None) -> bytes:
-        """The next chunk, b"" at the end. Raises PeerClosed, BadReply, DeadlinePassed.
-
-        With None the caller has set a deadline around the whole.
+        If the connection is lost already, it is told so from the loop, not from in here.
         """
-        while not self._chunks:
-            if self.complete:
-                return b""
-            if self._error is not None:
-                raise self._error
-            if idle_deadline_ms is not None:
-                self._expect(idle_deadline_ms)
-            await self._wait()
-        chunk = self._chunks.popleft()
-        self._buffered -= len(chunk)
-        if not self._reading and self._buffered < READ_BYTES_HIGH // 2:
-            self._reading = True
-            self._transport.resume_reading()
-        return chunk
+        assert self._stage is _IDLE, "a link carries one exchange at a time"
+        self._receiver = receiver
+        self._stage = _HEAD
+        self._is_head = method == "HEAD"
+        self._taken = 0
+        if self._lost:
+            self._loop.call_soon(self._fail, PeerClosed(0))
+        else:
+            self._transport.write(request)
 
-    def end(self) -> bool:
-        """End the exchange; returns whether the link can carry another. If not, it is closed."""
-        keep = self.complete and self.reusable and self.alive and not self._chunks
-        self._parser = None
-        self._wait_until = 0.0
-        if not keep:
+    def pause(self) -> None:
+        """Read no further: the receiver has enough."""
+        if self._reading and self._stage is not _DONE:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self._reading:
+            self._reading = True
+            if not self._lost:
+                self._transport.resume_reading()
+
+    def release(self) -> None:
+        """The exchange is over: back to the pool if the link can carry another, else closed.
+
+        Before the reply's end this cuts the connection, which is how a cancel reaches the peer.
+        """
+        if self._stage is _DONE and self._reusable and self.alive and self._home is not None:
+            self._receiver = self._dechunker = None
+            self._stage = _IDLE
+            self.resume()
+            self._home.put(self)
+        else:
             self.abort()
-        return keep
 
     def close(self) -> None:
-        """Close a link that is not needed any more."""
+        """Close a link that rests."""
         self._transport.close()
 
     def abort(self) -> None:
-        """Cut the connection: the server's handler is cancelled."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Cut the connection: the server's handler is cancelled. The receiver hears no more."""
+        self._receiver = None
         self._transport.abort()
 
     # Called by the transport.
@@ -147,136 +184,148 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
 
     def data_received(self, data: bytes) -> None:
-        """Parse; hand what one read brought to the reader as one chunk."""
-        parser = self._parser
-        if parser is None or self._error is not None or self.complete:
+        """Parse, and tell the receiver."""
+        receiver = self._receiver
+        if receiver is None or self._stage is _DONE:
+            self._reusable = False
             self._transport.abort()  # bytes that nobody asked for: never reuse this connection
             return
         self._taken += len(data)
-        before = self.status
         try:
-            parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(BadReply("it switches protocols"))
-        except httptools.HttpParserError as error:
-            if not self.complete:
-                self._fail(BadReply(str(error)))
-            self.reusable = False
-        self._hand_over(len(data), moved=before != self.status)
+            if self._stage is _BODY:
+                self._take_body(receiver, data)
+            else:
+                self._take_head(receiver, data)
+        except Malformed as error:
+            self._fail(BadReply(str(error)))
 
     def eof_received(self) -> bool:
         """The server closes; that ends a body which has no other end."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the reader, unless the reply was complete."""
+        """Tell the receiver, unless the reply was complete."""
         self._lost = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._parser is not None and not self.complete and self._error is None:
-            if self._until_close and exc is None:
-                self.complete = True
-            else:
-                self._error = PeerClosed(self._taken)
-        self._wake()
-        if self.on_lost is not None:
-            self.on_lost(self)
-
-    # Called by httptools.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:
-            merge_header(self.headers, name, value)
-
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        status = self._parser.get_status_code()
-        if status < 200:
-            self.headers = {}
+        if self.resting and self._home is not None:
+            self._home.forget(self)
+        receiver = self._receiver
+        if receiver is None or self._stage is _DONE:
             return
-        if self.complete:
-            return
-        self.status = status
-        encoding = self.headers.get(b"transfer-encoding")
-        if encoding is not None and encoding.lower() != b"chunked":
-            self._fail(BadReply("its transfer-encoding is not chunked"))
-            return
-        bodiless = status in {204, 304}
-        framed = encoding is not None or b"content-length" in self.headers
-        self._until_close = not framed and not bodiless
-        if self._method == "HEAD":
-            self.complete = True  # llhttp would wait for the body; drop the connection instead
-
-    def on_body(self, part: bytes) -> None:
-        if not self.complete and self.status:
-            self._fresh.append(part)
-
-    def on_message_complete(self) -> None:
-        assert self._parser is not None
-        if not self.status:
-            return  # 100 Continue and its kin
-        if self.complete:
-            self.reusable = False  # a second reply to one request
-            return
-        self.complete = True
-        self.reusable = self._parser.should_keep_alive()  # only true to its word in here
+        if self._stage is _BODY and self._left == _UNTIL_CLOSE and exc is None:
+            self._finish(receiver)
+        else:
+            self._fail(PeerClosed(self._taken))
 
     # Inside.
 
-    def _hand_over(self, size: int, *, moved: bool) -> None:
-        fresh = self._fresh
-        if fresh:
-            chunk = fresh[0] if len(fresh) == 1 else b"".join(fresh)
-            self._fresh = []
-            self._chunks.append(chunk)
-            self._buffered += len(chunk)
-            if self._buffered > READ_BYTES_HIGH and self._reading and not self.complete:
-                self._reading = False
-                self._transport.pause_reading()
-        if fresh or moved or self.complete:
-            self._dry_bytes = 0
+    def _take_head(self, receiver: Receiver, data: bytes) -> None:
+        if self._held is not None:
+            self._held += data
+            data = bytes(self._held)
+            self._held = None
+        final = self._final_head(data)
+        if final is None:
+            return
+        status, fields, behind = final
+        done = self._left == 0 and self._dechunker is None
+        if done:
+            self._reusable = self._reusable and not behind
+            self._stage = _DONE
+        receiver.on_head(status, fields)
+        if self._receiver is not receiver:
+            return
+        if done:
+            receiver.on_end()
+        elif behind:
+            self._take_body(receiver, behind)
+
+    def _final_head(self, data: bytes) -> tuple[int, Fields, bytes] | None:
+        """(status, headers, what is behind the head); None while it has not ended.
+
+        Interim heads (100 Continue and its kin) are skipped.
+        """
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._hold(data)
+                return None
+            lines = split_lines(data[:end])
+            status, minor = parse_status_line(lines[0])
+            if len(lines) > _HEADERS_MAX or end > HEAD_BYTES_MAX:
+                raise Malformed(f"its head is larger than {HEAD_BYTES_MAX} bytes")
+            fields = parse_fields(lines[1:], once=_ONCE)
+            if status >= 200:
+                self._begin_body(status, fields, minor)
+                return status, fields, data[end + 4 :]
+            if status == 101:
+                raise Malformed("it switches protocols")
+            data = data[end + 4 :]
+
+    def _hold(self, data: bytes) -> None:
+        """Keep an unfinished head, within the bound."""
+        if self._taken > HEAD_BYTES_MAX:
+            raise Malformed(f"its head is larger than {HEAD_BYTES_MAX} bytes")
+        if ODD_LINE_END(data) is not None:
+            raise Malformed("a line does not end with CR LF")
+        if data:
+            self._held = bytearray(data)
+
+    def _begin_body(self, status: int, fields: Fields, minor: int) -> None:
+        """How the body ends, and whether the link can carry another exchange after it."""
+        close, keep = connection_options(fields)
+        self._reusable = not close and (keep or minor == 1)
+        self._stage = _BODY
+        self._dechunker = None
+        length = content_length(fields)
+        encoding = fields.get(b"transfer-encoding")
+        if encoding is not None:
+            if encoding.lower() != b"chunked" or not minor:
+                raise Malformed("its transfer-encoding is not chunked")
+            if length is not None:
+                raise Malformed("it has a content-length and a transfer-encoding")
+        if self._is_head or status in {204, 304}:
+            self._left = 0
+            # A server that sends a body all the same must not answer the next request with it.
+            self._reusable = self._reusable and not self._is_head
+        elif encoding is not None:
+            self._left = 0
+            self._dechunker = Dechunker(trailer_bytes_max=HEAD_BYTES_MAX)
+        elif length is not None:
+            self._left = length
         else:
-            self._dry_bytes += size
-            if self._dry_bytes > HEAD_BYTES_MAX:
-                self._fail(BadReply(f"a header is larger than {HEAD_BYTES_MAX} bytes"))
-                return
-        if fresh or moved or self.complete or self._error is not None:
-            self._wake()
+            self._left = _UNTIL_CLOSE
+            self._reusable = False
+
+    def _take_body(self, receiver: Receiver, data: bytes) -> None:
+        dechunker = self._dechunker
+        done = False
+        if dechunker is not None:
+            data = dechunker.feed(data)
+            if dechunker.done:
+                done = True
+                if dechunker.rest:
+                    self._reusable = False
+        elif self._left != _UNTIL_CLOSE:
+            left = self._left - len(data)
+            if left < 0:
+                data = data[:left]
+                left = 0
+                self._reusable = False
+            self._left = left
+            done = left == 0
+        if done:
+            self._stage = _DONE
+        if data:
+            receiver.on_body(data)
+        if done and self._receiver is receiver:
+            receiver.on_end()
+
+    def _finish(self, receiver: Receiver) -> None:
+        self._stage = _DONE
+        receiver.on_end()
 
     def _fail(self, error: WireError) -> None:
-        if self._error is None:
-            self._error = error
+        receiver, self._receiver = self._receiver, None
         self._transport.abort()
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _expect(self, idle_deadline_ms: int) -> None:
-        """Fail the present wait after the deadline; one timer serves a whole stream of waits."""
-        self._waits = idle_deadline_ms
-        self._wait_until = self._loop.time() + idle_deadline_ms / 1000
-        if self._timer is not None:
-            if self._timer.when() <= self._wait_until:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(self._wait_until, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done() or not self._wait_until:
-            return
-        if self._loop.time() < self._wait_until:
-            self._timer = self._loop.call_at(self._wait_until, self._look)
-        else:
-            self._fail(DeadlinePassed("chunk", self._waits))
+        if receiver is not None:
+            receiver.on_lost(error)

@@ -4,7 +4,7 @@ Patterns are literal segments, `{name}` for one segment, and a final `{name...}`
 Literal beats `{name}` beats `{name...}`, segment by segment. HEAD is served by GET's handler.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from penstock.kit.wire.http import Handler, Request, Response, Stream, decoded
@@ -30,7 +30,9 @@ class Routes:
     routes.add("GET", "/log/{path...}", segment)         # request.params["path"] may hold "/"
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reword: Callable[[Response, str, str], Response] | None = None) -> None:
+        self.reword = reword
+        """How the server's own refusals are said (see server.Reword)."""
         self._root = _Node()
         self._static: dict[str, _Node] = {}
 
@@ -59,13 +61,16 @@ class Routes:
         if not names:
             self._static[pattern] = node
 
+    def knows(self, path: str) -> bool:
+        """Is there a handler for the path, whatever the method?"""
+        return path in self._static or self._match(path, []) is not None
+
     def __call__(self, request: Request) -> Awaitable[Response | Stream]:
         """The answer of the handler that the request's method and path choose."""
         node = self._static.get(request.path)
         if node is None:
             values: list[str] = []
-            if request.path.startswith("/"):  # the other form is `OPTIONS *`
-                node = _find(self._root, request.path[1:].split("/", _SEGMENTS_MAX), values)
+            node = self._match(request.path, values)
             if node is None:
                 return _not_found(request)
             if values:
@@ -76,6 +81,11 @@ class Routes:
         if handler is None:
             return _not_allowed(request, tuple(node.handlers))
         return handler(request)
+
+    def _match(self, path: str, values: list[str]) -> _Node | None:
+        if not path.startswith("/"):  # the other form is `OPTIONS *`
+            return None
+        return _find(self._root, path[1:].split("/", _SEGMENTS_MAX), values)
 
 
 def _find(node: _Node, segments: list[str], values: list[str]) -> _Node | None:

@@ -15,15 +15,13 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.ports import Listener
 
 BACKLOG_MAX = 4_096
+ACCEPT_REST_S = 0.005
 
 
 class Sockets:
     """Implements `ports.Network` on the running loop. `tls` verifies against the system's roots."""
 
-    def __init__(
-        self, *, reuse_port: bool = False, tls_context: ssl.SSLContext | None = None
-    ) -> None:
-        self._reuse_port = reuse_port
+    def __init__(self, *, tls_context: ssl.SSLContext | None = None) -> None:
         self._tls_context = tls_context
 
     async def connect(
@@ -43,13 +41,24 @@ class Sockets:
         return transport, protocol
 
     async def listen(
-        self, host: str, port: int, factory: Callable[[], asyncio.Protocol]
+        self,
+        host: str,
+        port: int,
+        factory: Callable[[], asyncio.Protocol],
+        *,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
     ) -> Listener:
         """Accept connections until closed. Port 0 picks one. Raises PortTaken and other OSErrors."""
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                factory, host, port, backlog=BACKLOG_MAX, reuse_port=self._reuse_port or None
+                factory,
+                host,
+                port,
+                backlog=BACKLOG_MAX,
+                reuse_port=reuse_port or None,
+                ssl=tls,
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
@@ -78,8 +87,15 @@ class SocketListener:
         return self._port
 
     async def close(self) -> None:
-        """Stop accepting; open connections go on."""
-        self._server.close()
+        """Stop accepting; open connections go on.
+
+        The kernel resets connections that wait to be accepted when their socket closes, so take
+        in first what waits: then a process that shares its port ends without losing anybody.
+        """
+        try:
+            await asyncio.sleep(ACCEPT_REST_S)
+        finally:
+            self._server.close()
 
 
 def _set_nodelay(sock: socket.socket | TransportSocket) -> None:

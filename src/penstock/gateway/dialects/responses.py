@@ -1,0 +1,45 @@
+"""OpenAI's Responses API over chat, without state: `POST /v1/responses`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.gateway.bodies import CHAT_PATH
+from penstock.gateway.dialects.responses_answer import ResponseMaker
+from penstock.gateway.dialects.responses_request import read_responses
+from penstock.gateway.dialects.responses_stream import ResponsesScribe
+from penstock.gateway.dialects.stream import ChatStream
+
+RESPONSES_PATH = "/v1/responses"
+
+
+class ResponsesTranslation:
+    """One `POST /v1/responses`. Raises BadJson and BadRequest when it is made."""
+
+    __slots__ = ("_maker", "_stream", "chat_body", "path")
+
+    def __init__(self, body: bytes, *, request_id: str, created_s: int) -> None:
+        self.path = CHAT_PATH
+        asked, self.chat_body = read_responses(body)
+        self._maker = ResponseMaker(asked, request_id=request_id, created_s=created_s)
+        self._stream = ChatStream(ResponsesScribe(self._maker), request_id)
+
+    def whole(self, answer: bytes) -> bytes:
+        return self._maker.whole(answer)
+
+    def feed(self, events: bytes) -> bytes:
+        return self._stream.feed(events)
+
+    def end(self) -> bytes:
+        return self._stream.end()
+
+    def status(self, status: int) -> int:
+        return status
+
+    def error(self, status: int, envelope: Mapping[str, Any]) -> bytes:
+        del status  # the envelope is this dialect's own
+        return msgspec.json.encode(envelope)
+
+    def error_event(self, envelope: Mapping[str, Any]) -> bytes:
+        return self._stream.fail(envelope)

@@ -1,0 +1,82 @@
+"""Errors in the dialect of the path, with and without a translation."""
+
+import json
+
+import pytest
+from tests.stations.gateway.dialects.chat_streams import COUNT, MESSAGES, RESPONSES, asked
+
+from penstock.gateway.dialects import DIALECTS, error_answer
+
+ENVELOPE = {
+    "error": {
+        "message": "No key.",
+        "type": "authentication_error",
+        "param": None,
+        "code": "invalid_api_key",
+        "request_id": "r1",
+    }
+}
+
+
+def test_there_is_a_dialect_for_each_path() -> None:
+    assert set(DIALECTS) == {MESSAGES, COUNT, RESPONSES}
+
+
+@pytest.mark.parametrize(
+    ("status", "shown", "kind"),
+    [
+        (400, 400, "invalid_request_error"),
+        (401, 401, "authentication_error"),
+        (402, 402, "billing_error"),
+        (403, 403, "permission_error"),
+        (404, 404, "not_found_error"),
+        (405, 405, "invalid_request_error"),
+        (408, 408, "timeout_error"),
+        (413, 413, "request_too_large"),
+        (422, 422, "invalid_request_error"),
+        (429, 429, "rate_limit_error"),
+        (500, 500, "api_error"),
+        (501, 501, "api_error"),
+        (502, 502, "api_error"),
+        (503, 529, "overloaded_error"),
+        (504, 504, "timeout_error"),
+    ],
+)
+def test_anthropics_error_type_follows_from_the_status(status: int, shown: int, kind: str) -> None:
+    answered, body = error_answer(MESSAGES, status, envelope=ENVELOPE, request_id="r2")
+    told = json.loads(body)
+    assert answered == shown
+    assert told["type"] == "error"
+    assert told["error"] == {"type": kind, "message": "No key.", "code": "invalid_api_key"}
+    assert told["request_id"] == "r1"
+    by = asked(MESSAGES)
+    assert (by.status(status), json.loads(by.error(status, ENVELOPE))) == (shown, told)
+
+
+@pytest.mark.parametrize("path", [RESPONSES, "/v1/chat/completions", "/v1/embeddings"])
+def test_elsewhere_the_envelope_stays_as_it_is(path: str) -> None:
+    status, body = error_answer(path, 503, envelope=ENVELOPE, request_id="r2")
+    assert (status, json.loads(body)) == (503, ENVELOPE)
+
+
+def test_a_response_is_refused_in_openais_envelope() -> None:
+    by = asked(RESPONSES)
+    assert by.status(503) == 503
+    assert json.loads(by.error(503, ENVELOPE)) == ENVELOPE
+
+
+def test_an_error_without_a_request_id_gets_the_requests_own() -> None:
+    _, body = error_answer(
+        COUNT, 404, envelope={"error": {"message": "x", "param": "p"}}, request_id="r2"
+    )
+    told = json.loads(body)
+    assert (told["request_id"], told["error"]["param"]) == ("r2", "p")
+    assert "code" not in told["error"]
+
+
+@pytest.mark.parametrize(
+    "envelope", [{}, {"error": None}, {"error": "x"}, {"detail": [1]}, {"message": "x"}]
+)
+def test_a_miners_odd_envelope_still_gives_a_message(envelope: dict[str, object]) -> None:
+    _, body = error_answer(MESSAGES, 500, envelope=envelope, request_id="r")
+    assert json.loads(body)["error"]["message"]

@@ -1,0 +1,72 @@
+"""Messages become tokens in two steps where the engine has a template route of its own."""
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from tests.makers import GATEWAY, MANIFEST
+from tests.stations.miner.world import Answer, World, playing
+
+from penstock.kit.wire.http import Request, Response, json_response
+from penstock.spec.keys import sign
+from penstock.spec.receipts import Outcome
+from penstock.spec.units import NO_UNITS
+
+QUESTION = msgspec.json.encode(
+    {"model": "tiny-chat", "messages": [{"role": "user", "content": "Hi"}]}
+)
+
+
+class Llama:
+    """llama.cpp's tokenizer routes; `template` is what its template answers."""
+
+    def __init__(self, template: Response) -> None:
+        self.template = template
+        self.asked: list[tuple[str, Any]] = []
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append((request.path, msgspec.json.decode(request.body)))
+        if request.path == "/apply-template":
+            return self.template
+        return json_response(200, {"tokens": [5, 6]})
+
+
+async def ask(world: World) -> Answer:
+    await world.ready()
+    order = world.order(QUESTION, path="/tokenize", stream=False, completion_max=0)
+    return await world.post(sign("order", order, GATEWAY), QUESTION, path="/tokenize")
+
+
+def scripted(llama: Llama) -> Any:
+    def prepare(world: World) -> None:
+        world.market.manifests = [replace(MANIFEST, engine="llamacpp")]
+        world.engine_kinds = frozenset({"llamacpp"})
+        world.scripted(llama)
+
+    return prepare
+
+
+def test_the_template_is_asked_first_and_its_prompt_is_taken_apart() -> None:
+    llama = Llama(json_response(200, {"prompt": "<user>Hi</user>"}))
+
+    async def scenario(world: World) -> None:
+        answer = await ask(world)
+        assert msgspec.json.decode(answer.body)["count"] == 2
+        assert [path for path, _ in llama.asked] == ["/apply-template", "/tokenize"]
+        assert llama.asked[1][1]["content"] == "<user>Hi</user>"
+        assert (answer.receipt.outcome, answer.receipt.units) == (Outcome.COMPLETE, NO_UNITS)
+
+    playing(scenario, prepare=scripted(llama))
+
+
+@pytest.mark.parametrize(
+    "told", [json_response(500, {"error": {"message": "no template"}}), Response(200, b"\xff")]
+)
+def test_a_template_that_gives_no_prompt_is_the_engines_failure(told: Response) -> None:
+    async def scenario(world: World) -> None:
+        answer = await ask(world)
+        assert (answer.status, answer.error) == (502, "miner_failed")
+        assert answer.receipt.outcome is Outcome.MINER_FAILED
+
+    playing(scenario, prepare=scripted(Llama(told)))
