@@ -7,7 +7,7 @@ JOBS ?= 2
 REPORTS := .test-reports
 PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 .DEFAULT_GOAL := help
-.PHONY: help up test check fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup
+.PHONY: help up test check fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,14 +27,21 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+$(VENV)/.fast: src/penstock/kit/wire/_scan.c tools/fast.py $(VENV)/.run
+	@$(BIN)/python tools/fast.py
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run $(VENV)/.fast
 	@echo "installing what the tests need"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
+fast: | $(VENV)/.run ## compile the relay's inner loops (make up does; PENSTOCK_PURE=1 leaves them out)
+	@$(BIN)/python tools/fast.py
+
 setup: $(VENV)/.dev ## the virtual environment with everything, nothing started
 
-up: $(VENV)/.run ## the whole market on this machine (ARGS="--detach --home DIR --port N")
+up: $(VENV)/.run $(VENV)/.fast ## the whole market on this machine (ARGS="--detach --home DIR --port N")
 	@$(BIN)/penstock up $(ARGS)
 
 test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
@@ -98,4 +105,4 @@ lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
 	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done
 
 clean: ## remove the virtual environment and caches (never a market's home)
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs src/penstock/kit/wire/_scan*.so

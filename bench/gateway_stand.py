@@ -115,6 +115,7 @@ class Miner:
         reuse_port: bool = False,
         tls: ssl.SSLContext | None = None,
     ) -> Listener:
+        del host, port, factory, reuse_port, tls
         raise AssertionError("connections are handed in")
 
     def asked(self) -> list[Asked]:
@@ -128,14 +129,13 @@ class Miner:
         self.came.clear()
         return found
 
-    def word(self, asked: Asked, answer: bytes, *, events: int) -> bytes:
-        """The vouched receipt of this answer."""
-        order = asked.order
+    def word(self, order: Order, digest: str, answer: bytes, *, events: int) -> bytes:
+        """The vouched receipt of this answer to the order with this digest."""
         units = Units(prompt=100, cached=0, completion=max(1, events), images=0, audio_ms=0)
         now_ms = order.issued_ms
         receipt = Receipt(
             order_id=order.order_id,
-            order_digest=asked.digest,
+            order_digest=digest,
             chute=order.chute,
             instance=order.instance,
             miner=order.miner,
@@ -186,7 +186,7 @@ class Books:
         self.records = 0
 
     async def publish(self, subject: str, data: bytes, *, event_id: str) -> None:
-        del event_id
+        del data, event_id
         if subject.startswith("events.record"):
             self.records += 1
 
@@ -224,7 +224,7 @@ class Stand:
             tag_secret=b"\7" * 32,
             key_limits=KeyLimits(**key_limits),
             payer_limits=PayerLimits(parallel_max=10**6, **WORK),
-            address_limits=AddressLimits(**WORK),
+            address_limits=AddressLimits(work_per_s=10**12, work_max=10**14),
         )
         self._fill(clock.now_ms())
         self.server = Server(
@@ -253,5 +253,5 @@ class Stand:
     async def settle(self) -> None:
         """Until all that has ended is on record."""
         gateway = self.gateway
-        while gateway.sealer.waiting or gateway.recorder.waiting:
+        while gateway.sealer.waiting or gateway.recorder.waiting:  # noqa: ASYNC110 -- no event tells it
             await asyncio.sleep(0)

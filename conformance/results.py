@@ -187,7 +187,7 @@ def page(results: Sequence[Result]) -> str:
         "development engine for every modality and the small chat model) and runs against it the test",
         "suites inside the source distributions of `openai` (both majors) and `anthropic`, and stock",
         "clients, each in an environment of its own with pinned versions. What is left out stands with",
-        "its reason in `conformance/scope/`; nothing else may fail.",
+        "its reason in `conformance/scopes/`; nothing else may fail.",
         "",
         *table(results),
     ]

@@ -26,7 +26,7 @@ from conformance.results import Case, Outcome, canary_cases, junit_cases, provid
 from conformance.scope import read_scope, stale
 
 ROOT = FOLDER.parent
-SCOPES = FOLDER / "scope"
+SCOPES = FOLDER / "scopes"
 REPORTS = GROUNDS / "reports"
 RUN_DEADLINE_S = 900
 CHAT, REAL_CHAT = "echo/chat", "tiny-chat"

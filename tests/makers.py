@@ -7,7 +7,14 @@ from typing import Any, Protocol
 from penstock.spec.keys import Signed, sign, signed_digest
 from penstock.spec.messages import Limits, Manifest, Modality, Offer, Order, Tier, chute_id
 from penstock.spec.pricing import charge_ceiling
-from penstock.spec.receipts import Countersign, Outcome, Receipt, Record, charge_for
+from penstock.spec.receipts import (
+    Countersign,
+    Outcome,
+    Receipt,
+    Record,
+    charge_for,
+    decision_digest,
+)
 from penstock.spec.routing import Considered, Decision
 from penstock.spec.seals import seal_digest, seal_root, seal_signatures, sealed_verify
 from penstock.spec.stream import Checkpoint
@@ -221,4 +228,23 @@ def make_record(order: Order | None = None, **changes: Any) -> Record:
         receipt=receipt,
         checkpoint=None,
         countersign=sign("countersign", make_countersign(order, receipt, **changes), GATEWAY),
+    )
+
+
+def decided(record: Record, decision: Decision, *, gateway: Key, miner: Key) -> Record:
+    """The same record, with an order that names this decision, signed anew by both."""
+    order = {**record.order.body, "decision_digest": decision_digest(decision)}
+    signed = sign("order", order, gateway)
+    named = {"order_digest": signed_digest(signed)}
+    receipt, countersign = record.receipt, record.countersign
+    if receipt is not None:
+        receipt = sign("receipt", {**receipt.body, **named}, miner)
+    assert countersign is not None
+    seen = {"receipt_digest": "" if receipt is None else signed_digest(receipt)}
+    return Record(
+        order=signed,
+        receipt=receipt,
+        checkpoint=None,
+        countersign=sign("countersign", {**countersign.body, **named, **seen}, gateway),
+        decision=decision,
     )

@@ -15,10 +15,11 @@ from tests.client.published_log import (
     auditor,
     make_log,
 )
-from tests.makers import GATEWAY, make_decision, sealed
+from tests.makers import GATEWAY, decided, make_decision, sealed
 
 from penstock.client.errors import Difference
 from penstock.spec.receipts import Record
+from penstock.spec.routing import POLICY, Considered, Decision
 
 KEYS = {key.identity: key for key in (*MINERS, LIAR)}
 
@@ -64,3 +65,31 @@ async def test_a_decision_that_no_order_names_is_found() -> None:
     files = (await make_log(alter)).published
     with pytest.raises(Difference, match="decision"):
         await auditor(DictSource(files)).audit(LAST)
+
+
+def with_decision(record: Record, decision: Decision) -> Record:
+    if record.countersign is None:
+        return record
+    return decided(record, decision, gateway=GATEWAY, miner=KEYS[record.order.body["miner"]])
+
+
+@pytest.mark.parametrize("merit", [4, 5, 6])
+async def test_decisions_that_break_their_policy_are_counted_and_change_nothing(merit: int) -> None:
+    """Another one was considered; it would have been the better one only with a lower merit than 5."""
+    other = Considered(instance="miner-2", reason="", merit=merit, cached_ppm=0)
+    usual = make_decision(policy=POLICY)
+    decision = replace(usual, considered=(usual.considered[0], other))
+    seen: list[str] = []
+
+    def alter(record: Record) -> Record:
+        if record.countersign is not None:
+            seen.append(record.order.body["order_id"])
+        return with_decision(record, decision)
+
+    plain = await auditor(DictSource((await make_log()).published)).audit(LAST)
+    files = (await make_log(Alterations(record=alter))).published
+    found = await auditor(DictSource(files)).audit(LAST)
+    assert len(seen) > 0
+    assert found.decisions_broken == (len(seen) if merit < 5 else 0)
+    assert plain.decisions_broken == 0
+    assert found.settlement.payouts == plain.settlement.payouts

@@ -55,7 +55,7 @@ def test_a_list_without_reasons_or_patterns_is_refused(text: str) -> None:
         read_scope(text)
 
 
-@pytest.mark.parametrize("file", sorted((FOLDER / "scope").glob("*.toml")), ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", sorted((FOLDER / "scopes").glob("*.toml")), ids=lambda f: f.stem)
 def test_the_lists_that_we_keep_are_good_and_name_nothing_twice(file: Path) -> None:
     entries = read_scope(file.read_text())
     patterns = [pattern for entry in entries for pattern in entry.where]
@@ -86,5 +86,5 @@ def test_the_lists_that_we_keep_are_good_and_name_nothing_twice(file: Path) -> N
     ],
 )
 def test_no_list_leaves_out_what_we_serve(suite: str, test: str) -> None:
-    entries = read_scope((FOLDER / "scope" / f"{suite}.toml").read_text())
+    entries = read_scope((FOLDER / "scopes" / f"{suite}.toml").read_text())
     assert reason_of(f"tests/api_resources/{test}", entries) == ""

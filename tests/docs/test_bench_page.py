@@ -1,6 +1,7 @@
 """The benches run and say what they measured in the promised shape; nothing here is timed."""
 
 import json
+import re
 import subprocess
 import sys
 from asyncio import Transport
@@ -21,6 +22,17 @@ DEADLINE_S = 240
 def test_the_page_names_every_bench() -> None:
     text = PAGE.read_text()
     assert [name for name in BENCHES if f"| `{name}` |" not in text] == []
+
+
+def test_the_page_names_every_bench_with_a_command_of_its_own() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^bench-([a-z]+):", makefile, re.MULTILINE)
+    assert {"gateway", "routing"} <= set(targets)
+    text = PAGE.read_text()
+    for name in targets:
+        assert f"| `{name}` | `make bench-{name}` |" in text
+    for command in re.findall(r"python -m (bench\.\w+)", text):
+        assert (ROOT / f"{command.replace('.', '/')}.py").is_file()
 
 
 def test_quick_benches_run_and_write_figures(tmp_path: Path) -> None:

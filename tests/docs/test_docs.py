@@ -39,6 +39,12 @@ def test_links_lead_somewhere(name: str) -> None:
             assert (page.parent / link).exists(), f"{name} links to {link}"
 
 
+def test_every_page_can_be_found_from_the_readme() -> None:
+    linked = {link for link in LINK.findall((ROOT / "README.md").read_text()) if "://" not in link}
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.*")}
+    assert pages - linked == set()
+
+
 @pytest.mark.parametrize("name", names(PAGES_BY_HAND))
 def test_commands_in_pages_exist_with_their_options(name: str) -> None:
     for line in commands((ROOT / name).read_text()):

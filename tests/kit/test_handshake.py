@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.kit.handshake import (
     Exchange,
+    Macs,
     is_same,
     new_exchange,
     new_session_id,
@@ -176,3 +177,15 @@ def test_a_changed_byte_of_the_frame_is_seen(place: int) -> None:
 
 def test_a_vouched_message_without_a_body_is_none() -> None:
     assert split_vouched(vouch(b"", "0" * 64)) is None
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
+def test_the_macs_of_a_session_are_those_of_its_key(key: bytes, covered: bytes) -> None:
+    macs = Macs(key)
+    for _ in range(2):  # what is hashed once is not used up
+        assert macs.order(covered) == order_mac(key, covered)
+        assert macs.receipt(covered) == receipt_mac(key, covered)
+
+
+def test_a_mac_that_is_no_ascii_is_another() -> None:
+    assert not is_same("\u00e9" * 64, order_mac(KEY, DIGEST))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kit.metrics import BUCKETS, Metrics
+from penstock.kit.metrics import BUCKETS, Metrics, series
 
 
 def test_counters_and_gauges_are_rendered_sorted() -> None:
@@ -59,3 +59,17 @@ def test_series_beyond_the_bound_are_dropped_and_counted() -> None:
     assert b"metrics_series_dropped_total 27" in metrics.render()
     metrics.count("a_total", user="0")
     assert metrics.value("a_total", user="0") == 2
+
+
+def test_a_counter_that_is_held_is_the_one_that_is_rendered() -> None:
+    metrics = Metrics()
+    held, times = metrics.counter(series("a_total", kind="x")), metrics.histogram("b_ms")
+    assert b'a_total{kind="x"} 0' in metrics.render()
+    held.n += 2
+    metrics.count("a_total", 3, kind="x")
+    times.add(7)
+    metrics.observe("b_ms", 1)
+    assert metrics.value("a_total", kind="x") == 5
+    assert b"b_ms_sum 8" in metrics.render()
+    assert metrics.counter(series("a_total", kind="x")) is held
+    assert metrics.histogram("b_ms") is times

@@ -13,6 +13,7 @@ from penstock.cli.home import Home, read_json, write_json
 from penstock.cli.world import ENTROPY
 from penstock.kit.environment import inherited
 from penstock.kit.keys import Ed25519Key
+from penstock.kit.wire.scan import PURE
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import sign
 from penstock.spec.messages import Charter, Seat
@@ -35,7 +36,7 @@ MINER_CHUTES = (
     ("minilm", *(f"echo/{modality}" for modality in ECHO_CHUTES)),
 )
 INSTANCES_MAX = 8
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "NO_COLOR")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "NO_COLOR", PURE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,11 @@ def verify(
         f"{len(settled.payouts)} payout(s) from a pool of {usd(settled.pool_nano)}, "
         f"{usd(settled.reserve_nano)} in reserve"
     )
+    if found.decisions_broken:
+        out.print(
+            f"[yellow]{found.decisions_broken} request(s) were not routed by the policy that their "
+            "gateway named[/yellow]; no score or payout hangs on that"
+        )
 
 
 @verify.command()
@@ -192,6 +197,7 @@ def _audit_json(found: Audit) -> dict[str, Any]:
         "entries": found.entries,
         "records": found.records,
         "reports": found.reports,
+        "decisions_broken": found.decisions_broken,
         "evidence_digest": found.evidence_digest,
         "weights": {one.miner: one.ppm for one in settled.weights},
         "payouts": {one.identity: one.amount_nano for one in settled.payouts},

@@ -30,14 +30,15 @@ from penstock.client.window import (
 )
 from penstock.spec.consensus import agree
 from penstock.spec.entries import EntryKind, Row, row_of
-from penstock.spec.errors import SpecError
+from penstock.spec.errors import BadMessage, SpecError
 from penstock.spec.evidence import Evidence, evidence_digest, gather
 from penstock.spec.keys import Signed, Verify, signed_digest
 from penstock.spec.messages import Charter, Report, Score, Settlement
 from penstock.spec.notes import VerifyRaw
 from penstock.spec.params import NETWORKS, Params, params_digest
 from penstock.spec.pricing import split_charge
-from penstock.spec.receipts import judge, parse_record, record_id
+from penstock.spec.receipts import Record, judge, parse_record, record_id
+from penstock.spec.routing import check_decision
 from penstock.spec.scoring import score
 from penstock.spec.settlement import settle
 
@@ -49,7 +50,9 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What was recomputed and found identical."""
+    """What was recomputed and found identical. `decisions_broken` counts the records whose gateway did
+    not route by the policy that it named: no number hangs on that, but whoever picks a gateway may care.
+    """
 
     epoch: int
     epochs: tuple[int, ...]
@@ -58,6 +61,17 @@ class Audit:
     evidence_digest: str
     reports: int
     settlement: Settlement
+    decisions_broken: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One or more records judged again: what payers pay (nano-USD) or its pool part, and how many
+    routing decisions break their own policy.
+    """
+
+    charge_nano: int
+    decisions_broken: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +135,7 @@ class Auditor:
         )
         same("charter: params_digest", charter.params_digest, params_digest(params))
         _check_logged_once(segments)
-        pools = [
+        judged = [
             _judge_again(segment, params=params, verify=self.verify, progress=progress)
             for segment in segments
         ]
@@ -129,7 +143,8 @@ class Auditor:
         reports = self._reports(outcome, charter, last, recomputed=recomputed, params=params)
         where, settlement = _settlement(outcome, charter, self.verify)
         same(f"{where}: epoch", settlement.epoch, epoch)
-        expected = _settle_again(epoch, pools[-1], reports=reports, charter=charter, params=params)
+        pool_nano = judged[-1].charge_nano
+        expected = _settle_again(epoch, pool_nano, reports=reports, charter=charter, params=params)
         for name in Settlement.__slots__:
             same(f"{where}: {name}", getattr(settlement, name), getattr(expected, name))
         return Audit(
@@ -140,6 +155,7 @@ class Auditor:
             evidence_digest=recomputed.evidence_digest,
             reports=len(reports),
             settlement=settlement,
+            decisions_broken=sum(one.decisions_broken for one in judged),
         )
 
     async def _check_around(self, segments: list[Segment], operator: Operator) -> None:
@@ -203,11 +219,8 @@ def collect(segments: Sequence[Segment], *, charter: Charter, verify: Verify) ->
     return gather(rows, rolls_of(_leaves(segments), charter, verify), failed=failed)
 
 
-def check_row(leaf: Leaf, *, params: Params, verify: Verify, where: str) -> int:
-    """Judge a record again, with all its signatures, and compare its row. Raises Difference.
-
-    The answer is the charge that the payer pays, nano-USD.
-    """
+def check_row(leaf: Leaf, *, params: Params, verify: Verify, where: str) -> Checked:
+    """Judge a record again, with all its signatures, and compare its row. Raises Difference."""
     try:
         record = parse_record(leaf.entry.body)
         judgement = judge(record, refusal_free_ms=params.refusal_free_ms, verify=verify)
@@ -218,7 +231,17 @@ def check_row(leaf: Leaf, *, params: Params, verify: Verify, where: str) -> int:
     row = row_of(judgement, params)
     for name in Row.__slots__:
         same(f"{where}: {name}", getattr(leaf.row, name), getattr(row, name))
-    return judgement.charge_nano
+    return Checked(judgement.charge_nano, int(not _follows_policy(record)))
+
+
+def _follows_policy(record: Record) -> bool:
+    """A record without a decision breaks none: its miner claimed it alone."""
+    try:
+        if record.decision is not None:
+            check_decision(record.decision)
+    except BadMessage:
+        return False
+    return True
 
 
 def _leaves(segments: Iterable[Segment]) -> Iterator[Leaf]:
@@ -238,17 +261,18 @@ def _check_logged_once(segments: Iterable[Segment]) -> None:
 
 def _judge_again(
     segment: Segment, *, params: Params, verify: Verify, progress: Progress | None
-) -> int:
-    """Compare every record's row; the answer is the pool's part of the charges, nano-USD."""
-    pool_nano = 0
+) -> Checked:
+    """Compare every record's row; the answer's charge is the pool's part of all charges."""
+    pool_nano = broken = 0
     for done, leaf in enumerate(segment.leaves):
         if progress and done % PROGRESS_RECORDS == 0:
             progress(f"records of epoch {segment.epoch}", done, len(segment.leaves))
         if leaf.row is not None:
             where = f"epoch {segment.epoch}: entry {leaf.seq}"
-            charge_nano = check_row(leaf, params=params, verify=verify, where=where)
-            pool_nano += split_charge(charge_nano, params.fees).pool_nano
-    return pool_nano
+            found = check_row(leaf, params=params, verify=verify, where=where)
+            pool_nano += split_charge(found.charge_nano, params.fees).pool_nano
+            broken += found.decisions_broken
+    return Checked(pool_nano, broken)
 
 
 @contextmanager

@@ -69,6 +69,7 @@ class Attempt:
     """One order on its way: `send` it, then hear from it through its owner."""
 
     __slots__ = (
+        "_bytes_max",
         "_is_again",
         "_line",
         "_link",
@@ -109,6 +110,7 @@ class Attempt:
         instance: Instance,
         hold: Hold,
     ) -> None:
+        self._bytes_max = line.bounds.response_bytes_max
         self._line = line
         self._owner: Owner | None = owner
         self._link: Link | None = None
@@ -128,10 +130,8 @@ class Attempt:
         self.tail = b""
         self.content_type = JSON_TYPE
         self.failure = ""
-        self.is_sent = False
-        self.is_over = False
-        self.is_streaming = False
-        self.is_paused = False
+        self.is_sent = self.is_over = False
+        self.is_streaming = self.is_paused = False
         self.due_us = 0
         """When it is ended whatever it does; 0: its deadlines are the usual ones."""
         self.started_us = self.first_us = self.last_us = self.heard_us = line.clock.mono_us()
@@ -238,8 +238,8 @@ class Attempt:
         """The reply's head: a stream, or an answer in one piece."""
         self.status = status
         self.heard_us = self._line.clock.mono_us()
-        content_type = headers.get(b"content-type")
-        if content_type is not None and content_type.startswith(EVENT_STREAM):
+        content_type = headers.get(b"content-type", b"")
+        if content_type.startswith(EVENT_STREAM):
             if not self.call.stream or status != 200:
                 self._fail("unasked_stream")
                 return
@@ -247,7 +247,7 @@ class Attempt:
             return
         self.content_type = content_type or JSON_TYPE
         self._receipt = headers.get(_RECEIPT, b"")
-        if int(headers.get(b"content-length", b"0")) > self._line.bounds.response_bytes_max:
+        if int(headers.get(b"content-length", b"0")) > self._bytes_max:
             self._fail("BodyTooLarge")
 
     def on_body(self, data: bytes) -> None:
@@ -258,7 +258,7 @@ class Attempt:
         if not self.is_streaming:
             self._parts.append(data)
             self._size += len(data)
-            if self._size > self._line.bounds.response_bytes_max:
+            if self._size > self._bytes_max:
                 self._fail("BodyTooLarge")
             return
         tally = self.tally
@@ -275,7 +275,7 @@ class Attempt:
             self._owner.came(self, part)
         if tally.broken:
             self._fail("event_too_large")
-        elif tally.body_bytes > self._line.bounds.response_bytes_max:
+        elif tally.body_bytes > self._bytes_max:
             self._fail("answer_too_large")
 
     def on_end(self) -> None:

@@ -13,20 +13,21 @@ from penstock.gateway.field import Field
 from penstock.gateway.instances import Expected, Instance
 from penstock.spec.entries import size_bucket
 from penstock.spec.routing import (
+    AHEAD_MAX_PPM,
+    ANSWER_WORK,
     DECISION_SHOWN_MAX,
     EXPLORING,
+    FAIR_REQUESTS,
     POLICY,
     Considered,
     Decision,
     Need,
     Rejection,
-    Usual,
     draws,
     is_exploring,
-    merit,
     mix,
     rejection,
-    request_work,
+    steady_pace_ns,
 )
 from penstock.spec.units import PPM
 
@@ -221,27 +222,38 @@ def judge(
     field.refresh()
     found, shared = known
     need, now_ms = asking.need, asking.now_ms
+    chute, price_max = need.chute, need.price_max
     number = found.number if found is not None else 0
     tokens = prompt.tokens
     completion = field.completion(tokens, prompt.completion_max)
-    whole = request_work(fresh=tokens, completion=completion)
+    whole = tokens + ANSWER_WORK * completion
     bucket = size_bucket(whole)
-    usual = Usual(field.pace_ns(bucket), field.usual_given_us, field.mean_us)
-    sequence, returns = field.sequence, field.returns
+    usual_ns, mean_us, fair_us = field.pace_ns(bucket), field.mean_us, field.usual_given_us
+    fair_us *= FAIR_REQUESTS
     load = tokens + completion
     judged = []
-    chute, price_max, pace_ns = need.chute, need.price_max, usual.pace_ns
     for one in candidates:
         if not one.is_open(chute, price_max, now_ms):
             judged.append(Merit(one, rejection(one, need, now_ms=now_ms), 0, 0, 0))
             continue
         shelf = one.shelf
         cached = shelf.believed(number, shared) if number else 0
-        lost = shelf.loss(tokens - cached, thread=number, sequence=sequence, returns=returns)
-        score = merit(one, whole - cached + lost, bucket=bucket, usual=usual)
+        work = whole - cached
+        if shelf.clock + tokens - cached > shelf.memory.capacity_tokens:
+            work += shelf.loss(
+                tokens - cached, thread=number, sequence=field.sequence, returns=field.returns
+            )
+        # From here to `score` it is `routing.merit`, with what all of them share reckoned once.
+        room, own_ns = one.room, one.paces_ns[bucket]
+        pace_ns = steady_pace_ns(own_ns, usual_ns) if own_ns else usual_ns
+        time_us = work * pace_ns * (room + one.running) * (1 + one.failures) // (room * 1000)
+        ahead_us = one.given_us - mean_us
+        if ahead_us > 0 and fair_us > 0:
+            time_us += time_us * min(AHEAD_MAX_PPM, ahead_us * PPM // fair_us) // PPM
+        score = 1 + time_us * one.cost_ppm // PPM
         # Load is balanced in tokens, in and out; what is cached takes little time but holds its
         # place in memory, so it counts half.
-        given_us = (load - cached // 2) * pace_ns // NS_PER_US
+        given_us = (load - cached // 2) * usual_ns // NS_PER_US
         share_ppm = cached * PPM // tokens if cached else 0
         judged.append(Merit(one, None, score, share_ppm, given_us))
     return judged

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from penstock.gateway.attempts import Attempt
 from penstock.gateway.config import Deadlines
 from penstock.gateway.demand import Demand
-from penstock.gateway.forms import COUNTERSIGN, FALSE, OUTCOMES, TRUE
+from penstock.gateway.forms import COUNTERSIGN, FALSE, TRUE, outcome_word
 from penstock.gateway.limits import work_done
 from penstock.gateway.meters import Passed, upstream_reason
 from penstock.gateway.orders import signed_json
@@ -101,7 +101,7 @@ class Closing:
             TRUE if proven.is_match else FALSE,
             placed.digest.encode(),
             placed.order_id.encode(),
-            OUTCOMES[end.outcome.name],
+            outcome_word(end.outcome),
             b"" if told is None else told.covered.hex().encode(),
             tally.body_bytes,
             total_us,

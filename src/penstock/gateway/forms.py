@@ -14,7 +14,6 @@ from penstock.spec.receipts import Outcome, Receipt
 from penstock.spec.units import Price
 
 QUOTED_MAX = 4_096
-OUTCOMES = {one.name: one.value.encode() for one in Outcome}
 
 _ORDER = (
     b'{"audio_ms_max":%%d,"charge_max":%%d,"chute":%b,"completion_max":%%d,"deadline_ms":%%d,'
@@ -40,6 +39,7 @@ RECORD = (
 )
 RECEIPT_WORD = b'{"body":%b,"kind":"receipt","signature":"%b","signer":%b}'
 TRUE, FALSE = b"true", b"false"
+_COMPLETE = b"complete"
 
 
 class Form:
@@ -93,7 +93,7 @@ class Form:
             logprobs.encode(),
             order_digest,
             order_id,
-            OUTCOMES[receipt.outcome.name],
+            outcome_word(receipt.outcome),
             payer_tag,
             receipt.response_bytes,
             receipt.response_digest.encode(),
@@ -105,6 +105,11 @@ class Form:
             units.images,
             units.prompt,
         )
+
+
+def outcome_word(outcome: Outcome) -> bytes:
+    """How an outcome is spelled. An Enum's value costs a call, and nearly all are complete."""
+    return _COMPLETE if outcome is Outcome.COMPLETE else outcome.value.encode()
 
 
 @lru_cache(maxsize=QUOTED_MAX)

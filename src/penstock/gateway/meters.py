@@ -194,6 +194,7 @@ class Passed:
     __slots__ = (
         "cached",
         "chunks",
+        "complete",
         "completion",
         "orders",
         "prompt",
@@ -214,10 +215,14 @@ class Passed:
             one.name: metrics.counter(series("gateway_orders_total", outcome=one.value))
             for one in Outcome
         }
+        self.complete = self.orders[Outcome.COMPLETE.name]
 
     def ended(self, outcome: Outcome, tally: Tally) -> None:
         """An order has ended; what its answer brought, whoever pays for it."""
-        self.orders[outcome.name].n += 1
+        if outcome is Outcome.COMPLETE:
+            self.complete.n += 1
+        else:
+            self.orders[outcome.name].n += 1
         self.chunks.n += tally.events
         self.response_bytes.n += tally.body_bytes
 

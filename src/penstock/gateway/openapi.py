@@ -4,217 +4,31 @@ Served at `/openapi.json` and kept in docs/openapi.json (`make docs`). A request
 checked here; more fields are welcome and go to the engine.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
 
 import msgspec
 
-from penstock.gateway import bodies, bodies_media, bodies_text, calls
+from penstock.gateway import calls
 from penstock.gateway import openapi_shapes as shapes
-
-Schema = dict[str, Any]
+from penstock.gateway.openapi_operations import (
+    FILE_UPLOAD,
+    FORM,
+    JSON,
+    LIMITS_MAX,
+    RAW,
+    Operation,
+    Schema,
+    asked_operations,
+    kept_operations,
+    read_operations,
+)
 
 REFERENCE = "#/components/schemas/{name}"
-JSON = "application/json"
-EVENTS = "text/event-stream"
-FORM = "multipart/form-data"
-MESSAGES_PATH = "/v1/messages"
-
-MESSAGES: Schema = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "required": ["role"],
-        "properties": {"role": {"type": "string"}},
-    },
-}
-INPUTS: Schema = {
-    "oneOf": [
-        {"type": "string"},
-        {"type": "array", "minItems": 1, "maxItems": calls.INPUTS_MAX, "items": {"type": "string"}},
-        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-        {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": calls.INPUTS_MAX,
-            "items": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        },
-    ]
-}
-RAW: Mapping[str, Schema] = {
-    "messages": MESSAGES,
-    "prompt": INPUTS,
-    "input": INPUTS,
-    "provider": {"type": ["object", "null"], "description": "OpenRouter's routing wishes."},
-}
-"""What stands in fields that are only cut out of a body, never taken apart."""
-
-UPLOAD: Schema = {
-    "type": "object",
-    "required": ["file", "model"],
-    "properties": {
-        "file": {
-            "type": "string",
-            "contentMediaType": "application/octet-stream",
-            "minLength": 1,
-        },
-        "model": {"type": "string", "minLength": 1, "maxLength": calls.MODEL_CHARS_MAX},
-        "response_format": {"type": "string", "enum": list(bodies_media.TRANSCRIPT_FORMATS)},
-        "temperature": {"type": "number", "minimum": 0, "maximum": 1},
-        "stream": {"type": "boolean"},
-    },
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing that can be asked. `asked` is the request's Struct, or FORM's schema for an upload;
-    `answers` are the media types of a 200 with their Struct (None: bytes or text).
-    """
-
-    method: str
-    path: str
-    summary: str
-    answers: Mapping[str, type[msgspec.Struct] | None]
-    asked: type[msgspec.Struct] | Schema | None = None
-    parameters: tuple[str, ...] = ()
-    has_key: bool = True
-    is_anthropic: bool = False
-
-
-ANSWERS = dict[str, type[msgspec.Struct] | None]
-TRANSCRIPT: ANSWERS = {JSON: shapes.TranscriptAnswer, "text/plain": None, "text/vtt": None}
-RANKED: ANSWERS = {JSON: shapes.RerankAnswer}
-SOUND: ANSWERS = dict.fromkeys(("audio/mpeg", "audio/wav", "audio/pcm", "audio/*"))
-ASKED: tuple[tuple[str, str, ANSWERS, type[msgspec.Struct] | Schema], ...] = (
-    (calls.CHAT_PATH, "Chat.", {JSON: shapes.ChatAnswer}, bodies.ChatBody),
-    (
-        calls.COMPLETIONS_PATH,
-        "Continue prompts: texts or token ids.",
-        {JSON: shapes.CompletionAnswer},
-        bodies.CompletionBody,
-    ),
-    (
-        "/v1/responses",
-        "OpenAI's Responses, without state.",
-        {JSON: shapes.ResponsesAnswer},
-        shapes.ResponsesAsked,
-    ),
-    (MESSAGES_PATH, "Anthropic's Messages.", {JSON: shapes.MessagesAnswer}, shapes.MessagesAsked),
-    (
-        f"{MESSAGES_PATH}/count_tokens",
-        "How many tokens messages are.",
-        {JSON: shapes.CountAnswer},
-        shapes.CountAsked,
-    ),
-    (
-        calls.EMBEDDINGS_PATH,
-        "Vectors of texts or token ids.",
-        {JSON: shapes.EmbeddingsAnswer},
-        bodies.EmbeddingBody,
-    ),
-    *(
-        (path, "Documents, best first.", RANKED, bodies_text.RerankBody)
-        for path in calls.RERANK_PATHS
-    ),
-    (
-        calls.MODERATIONS_PATH,
-        "Whether texts are harmful.",
-        {JSON: shapes.ModerationAnswer},
-        bodies_text.ModerationBody,
-    ),
-    (
-        calls.TOKENIZE_PATH,
-        "The tokens of a prompt or of messages.",
-        {JSON: shapes.TokenizeAnswer},
-        bodies_text.TokenizeBody,
-    ),
-    (
-        calls.DETOKENIZE_PATH,
-        "The text of tokens.",
-        {JSON: shapes.DetokenizeAnswer},
-        bodies_text.DetokenizeBody,
-    ),
-    (
-        calls.IMAGES_PATH,
-        "Images, inside the answer.",
-        {JSON: shapes.ImagesAnswer},
-        bodies_media.ImagesBody,
-    ),
-    (calls.SPEECH_PATH, "Speech: the audio itself.", SOUND, bodies_media.SpeechBody),
-    (calls.TRANSCRIPTIONS_PATH, "What audio says.", TRANSCRIPT, UPLOAD),
-    (calls.TRANSLATIONS_PATH, "What audio says, in English.", TRANSCRIPT, UPLOAD),
-)
-STREAMED = frozenset(
-    {
-        *(calls.CHAT_PATH, calls.COMPLETIONS_PATH, "/v1/responses", MESSAGES_PATH),
-        *(calls.SPEECH_PATH, calls.TRANSCRIPTIONS_PATH),
-    }
-)
-"""Paths that also answer with events, if the request wants them."""
-
-
-def asked_operations() -> list[Operation]:
-    """Everything that is asked of models."""
-    return [
-        Operation(
-            "post",
-            path,
-            summary,
-            answers | {EVENTS: None} if path in STREAMED else answers,
-            asked,
-            is_anthropic=path.startswith(MESSAGES_PATH),
-        )
-        for path, summary, answers, asked in ASKED
-    ]
-
-
-def read_operations() -> list[Operation]:
-    """Everything that is read."""
-    open_pages: tuple[tuple[str, str, Mapping[str, type[msgspec.Struct] | None]], ...] = (
-        ("/health", "Is it there, and what is in it?", {JSON: shapes.Status}),
-        ("/livez", "Does the process answer?", {JSON: shapes.Status}),
-        ("/readyz", "Can requests be served?", {JSON: shapes.Status}),
-        ("/version", "The release.", {JSON: shapes.Version}),
-        ("/metrics", "Prometheus text.", {"text/plain": None}),
-        ("/openapi.json", "This document.", {JSON: None}),
-    )
-    return [
-        Operation(
-            "get",
-            "/v1/models",
-            "All models.",
-            {JSON: shapes.ModelList},
-            parameters=("limit", "after_id", "before_id"),
-            has_key=False,
-        ),
-        Operation(
-            "get",
-            "/v1/models/{id}",
-            "One model; its id may hold slashes.",
-            {JSON: shapes.Model},
-            has_key=False,
-        ),
-        Operation(
-            "get",
-            "/v1/receipts/{id}",
-            "The signed record of an answer.",
-            {JSON: shapes.ReceiptAnswer},
-            has_key=False,
-        ),
-        Operation("get", "/v1/balance", "What an account has left.", {JSON: shapes.BalanceAnswer}),
-        *(
-            Operation("get", path, summary, answers, has_key=False)
-            for path, summary, answers in open_pages
-        ),
-    ]
 
 
 def document(version: str) -> Schema:
     """The whole document."""
-    operations = [*asked_operations(), *read_operations()]
+    operations = [*asked_operations(), *kept_operations(), *read_operations()]
     paths: dict[str, Schema] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
@@ -224,8 +38,9 @@ def document(version: str) -> Schema:
             "title": "Penstock gateway",
             "version": version,
             "description": "OpenAI's API, and Anthropic's, over an open market of miners. Every error "
-            "is the envelope of its dialect with a stable code.",
-            "license": {"name": "MIT", "identifier": "MIT"},
+            "is the envelope of its dialect with a stable code. What those APIs have and this one has "
+            "not answers 501 unsupported_endpoint.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "paths": paths,
@@ -246,16 +61,7 @@ def _operation(operation: Operation) -> Schema:
         "responses": _responses(operation),
         "security": [{"bearer": []}, {"key": []}] if operation.has_key else [],
     }
-    parameters: list[Schema] = [
-        {"name": name, "in": "query", "schema": {"type": "string"}}
-        if name != "limit"
-        else {
-            "name": name,
-            "in": "query",
-            "schema": {"type": "integer", "minimum": 1, "maximum": 1000},
-        }
-        for name in operation.parameters
-    ]
+    parameters = [_parameter(name, operation.path) for name in operation.parameters]
     if "{id}" in operation.path:
         text = {"type": "string", "minLength": 1}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": text})
@@ -268,6 +74,18 @@ def _operation(operation: Operation) -> Schema:
     return shown
 
 
+def _parameter(name: str, path: str) -> Schema:
+    """A field of the query. One without a value is as if it had not been sent."""
+    parameter: Schema = {"name": name, "in": "query", "allowEmptyValue": True}
+    if name == "limit":
+        schema: Schema = {"type": "integer", "minimum": 1, "maximum": LIMITS_MAX[path]}
+    elif name == "order":
+        schema = {"type": "string", "enum": ["asc", "desc"]}
+    else:
+        schema = {"type": "string"}
+    return {**parameter, "schema": schema}
+
+
 def _responses(operation: Operation) -> Schema:
     envelope = shapes.AnthropicError if operation.is_anthropic else shapes.Error
     refusals = {JSON: {"schema": _schema_of(envelope)}}
@@ -276,24 +94,35 @@ def _responses(operation: Operation) -> Schema:
         for media, kind in operation.answers.items()
     }
     shown: Schema = {"200": {"description": "The answer.", "content": good}}
-    statuses: dict[str, str] = {}
-    if operation.asked is not None:
-        statuses = {
-            "400": "The request does not fit; `param` names the field.",
-            "402": "The account cannot cover what this may cost.",
-            "413": "The body is too large.",
-            "429": "Too many requests, or all instances are busy; see retry-after.",
-            "502": "Every miner that was tried failed; nothing was charged.",
-            "503": "Nobody serves the model now, or the ledger is away; see retry-after.",
-        }
-    if operation.has_key:
-        statuses["401"] = "There is no key, or an unknown one."
-    if operation.asked is not None or "{id}" in operation.path:
-        statuses["404"] = "There is no such thing; for a model the message names those there are."
+    statuses = _refusals(operation)
     for status in sorted(statuses):
         shown[status] = {"description": statuses[status], "content": refusals}
     shown["default"] = {"description": "Any other refusal.", "content": refusals}
     return shown
+
+
+def _refusals(operation: Operation) -> dict[str, str]:
+    """What may be refused, by status."""
+    statuses: dict[str, str] = {}
+    if operation.asked is not None or operation.parameters:
+        statuses["400"] = "The request does not fit; `param` names the field."
+    if operation.asked is not None:
+        statuses["413"] = "The body is too large."
+    if operation.is_kept:
+        statuses["429"] = "Too many requests, or uploads at once; see retry-after."
+        statuses["503"] = "The store is full or away, or the ledger is away; see retry-after."
+        if isinstance(operation.asked, dict):
+            statuses["403"] = "The account keeps as much as one account may."
+    elif operation.asked is not None:
+        statuses["402"] = "The account cannot cover what this may cost."
+        statuses["429"] = "Too many requests, or all instances are busy; see retry-after."
+        statuses["502"] = "Every miner that was tried failed; nothing was charged."
+        statuses["503"] = "Nobody serves the model now, or the ledger is away; see retry-after."
+    if operation.has_key:
+        statuses["401"] = "There is no key, or an unknown one."
+    if "{id}" in operation.path or (operation.asked is not None and operation.asked != FILE_UPLOAD):
+        statuses["404"] = "There is no such thing; for a model the message names those there are."
+    return statuses
 
 
 def _operation_id(operation: Operation) -> str:

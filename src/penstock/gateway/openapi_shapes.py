@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from penstock.gateway.calls import ModelName
+from penstock.gateway import batches, files
+from penstock.gateway.calls import ModelName, shown
 
 
 class Problem(msgspec.Struct):
@@ -216,10 +217,11 @@ class Status(msgspec.Struct):
 
 
 class Version(msgspec.Struct):
-    """`commit` is "" where the installer does not know it."""
+    """`commit` is "" where the installer does not know it. `is_compiled`: inner loops run in C."""
 
     version: str
     commit: str
+    is_compiled: bool
 
 
 class Turn(msgspec.Struct):
@@ -252,3 +254,95 @@ class ResponsesAsked(msgspec.Struct):
     input: str | list[dict[str, Any]]
     instructions: str | None = None
     stream: bool | None = None
+
+
+class FileAnswer(msgspec.Struct):
+    """OpenAI's file. Times in seconds since 1970."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
+
+
+class FileList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[FileAnswer]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileGone(msgspec.Struct):
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
+class LineErrors(msgspec.Struct):
+    object: Literal["list"]
+    data: list[batches.LineError]
+
+
+class BatchAnswer(msgspec.Struct):
+    """OpenAI's batch. Times in seconds since 1970; `usage` is of all answers together."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    model: str | None
+    errors: LineErrors | None
+    input_file_id: str
+    completion_window: str
+    status: str
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: batches.Counts
+    usage: dict[str, Any]
+    metadata: dict[str, str] | None
+
+
+class BatchList(msgspec.Struct):
+    object: Literal["list"]
+    data: list[BatchAnswer]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+MetadataKey = Annotated[str, msgspec.Meta(max_length=batches.METADATA_KEY_CHARS_MAX)]
+MetadataValue = Annotated[str, msgspec.Meta(max_length=batches.METADATA_VALUE_CHARS_MAX)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue], msgspec.Meta(max_length=batches.METADATA_MAX)
+]
+
+
+class Expiry(msgspec.Struct):
+    """How long the files with the results are kept."""
+
+    anchor: Literal["created_at"]
+    seconds: Annotated[int, msgspec.Meta(ge=files.LIFE_S_MIN, le=files.LIFE_S_MAX)]
+
+
+class BatchAsked(msgspec.Struct):
+    """A file of requests to be run. See docs/batch.md."""
+
+    input_file_id: str
+    endpoint: Annotated[str, shown(enum=list(batches.ENDPOINTS))]
+    completion_window: Annotated[str, shown(enum=[batches.WINDOW])]
+    metadata: Metadata | None = None
+    output_expires_after: Expiry | None = None

@@ -236,8 +236,7 @@ class Passage(Steps):
             self._choose(attempt)
             relay.open(self._fields(attempt))
             self._exchange.on_writable = self._drained
-        relay.pass_on(part, attempt.last_us)
-        if relay.is_full:
+        if relay.pass_on(part, attempt.last_us):
             attempt.pause()
 
     def over(self, attempt: Attempt) -> None:

@@ -26,6 +26,7 @@ BATCH_BYTES_MAX = 256 * 1024
 
 _log = events("gateway")
 _encode = msgspec.json.Encoder().encode
+_RECORDS = b'{"records":['
 
 
 @dataclass(slots=True)  # one per record: to freeze it would cost more than to make it
@@ -148,7 +149,9 @@ class Recorder:
             batch.append(parcel.data)
         if len(batch) < 2:
             return first
-        data = b'{"records":[' + b",".join(batch) + b"]}"
+        batch[0] = _RECORDS + batch[0]
+        batch[-1] += b"]}"
+        data = b",".join(batch)
         return Parcel(first.subject, data, f"{first.event_id}/{len(batch)}", len(batch))
 
     def _put(self, parcel: Parcel) -> None:

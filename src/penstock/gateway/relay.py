@@ -44,24 +44,23 @@ class Relay:
         """When the client was last told something."""
         self.is_open = False
 
-    @property
-    def is_full(self) -> bool:
-        """The client is behind: pause the miner until `drained`."""
-        return self._exchange.is_full
-
     def open(self, fields: bytes) -> None:
         """The head. From here on there is no other miner for this request."""
         self.is_open = True
         self._exchange.open_encoded(OK, SSE_FIELDS + fields)
 
-    def pass_on(self, part: bytes, now_us: int) -> None:
-        """Whole events of the miner."""
+    def pass_on(self, part: bytes, now_us: int) -> bool:
+        """Whole events of the miner. True: the client is behind, pause the miner until `drained`."""
         if self._translation is not None:
             part = self._translation.feed(part)
         self._heard_us = now_us
-        self._exchange.write(part)
-        if self._exchange.is_full and not self._full_since_us:
+        exchange = self._exchange
+        exchange.write(part)
+        if not exchange.is_full:
+            return False
+        if not self._full_since_us:
             self._full_since_us = now_us
+        return True
 
     def drained(self) -> None:
         """The client has caught up."""

@@ -1,7 +1,8 @@
 """HTTP to the gateway: which path does what, and every refusal in its caller's envelope.
 
 A POST to an inference path never comes this way: the server gives it to `Gateway.ask` by callbacks
-(`hot_paths`). The table knows those paths all the same, so that a wrong method is told the right one.
+(`hot_paths`), and an upload goes to UploadSite. The table knows those paths all the same, so that a
+wrong method is told the right one.
 """
 
 import msgspec
@@ -53,6 +54,7 @@ def build_routes(gateway: Gateway) -> Routes:
             ("POST", f"{BATCHES_PATH}/{{id}}/cancel", batches.cancel),
         ):
             routes.add(method, path, _guarded(gateway, answer))
+        routes.add("POST", FILES_PATH, _by_callbacks)
     add_unsupported(routes, guard=lambda handler: _guarded(gateway, handler))
     return routes
 

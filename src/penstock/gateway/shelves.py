@@ -125,11 +125,11 @@ class Shelf:
     `sequence` counts requests of the chute, `clock` tokens put on this shelf.
     """
 
-    __slots__ = ("_clock", "_ghosts", "_live", "memory")
+    __slots__ = ("_ghosts", "_live", "clock", "memory")
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self._clock = 0
+        self.clock = 0
         self._live: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
         self._ghosts: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
 
@@ -142,7 +142,7 @@ class Shelf:
         if entry is None:
             return 0, 0
         tokens, _, clock, _ = entry
-        return tokens, 0 if clock == self._clock else self._clock - clock + tokens
+        return tokens, 0 if clock == self.clock else self.clock - clock + tokens
 
     def believed(self, thread: int, tokens: int) -> int:
         """How many of so many tokens of this thread are expected in the cache."""
@@ -151,18 +151,18 @@ class Shelf:
             return 0
         kept, _, clock, _ = entry
         tokens = min(tokens, kept)
-        if clock == self._clock:
+        if clock == self.clock:
             return tokens
-        share_ppm = self.memory.share_ppm[distance_bucket(self._clock - clock + kept)]
+        share_ppm = self.memory.share_ppm[distance_bucket(self.clock - clock + kept)]
         return tokens * share_ppm // PPM
 
     def loss(self, grow: int, *, thread: int, sequence: int, returns: Returns) -> int:
         """Tokens that would have to be computed again soon if so many new ones came here."""
         room = self.memory.capacity_tokens - grow
-        if self._clock <= room:
+        if self.clock <= room:
             return 0
         lost = 0
-        clock, capacity, rate_ppm = self._clock, self.memory.capacity_tokens, returns.rate_ppm
+        clock, capacity, rate_ppm = self.clock, self.memory.capacity_tokens, returns.rate_ppm
         for other, (tokens, used, at, kind) in islice(self._live.items(), LOST_MAX):
             distance = clock - at + tokens
             if distance <= room and at != clock:
@@ -174,12 +174,12 @@ class Shelf:
 
     def put(self, thread: int, tokens: int, *, fresh: int, sequence: int, kind: int) -> None:
         """The thread was served here: `tokens` long now, `fresh` of them new to the cache."""
-        self._clock += fresh
+        self.clock += fresh
         live = self._live
         live.pop(thread, None)
         self._ghosts.pop(thread, None)
-        live[thread] = (tokens, sequence, self._clock, kind)
-        oldest = self._clock - self.memory.capacity_tokens
+        live[thread] = (tokens, sequence, self.clock, kind)
+        oldest = self.clock - self.memory.capacity_tokens
         while len(live) > 1:
             first = next(iter(live))
             entry = live[first]

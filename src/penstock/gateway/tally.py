@@ -11,6 +11,7 @@ from hashlib import sha256
 
 from penstock.kit.errors import EventTooLarge
 from penstock.kit.sse import EVENT_BYTES_MAX, EventSplitter, parse_comment
+from penstock.kit.wire.scan import plain_events
 from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
 
 EVENT_FRAME_BYTES = 8
@@ -76,6 +77,10 @@ class Tally:
         A part of an event is of no use to a client, and one that is never completed would be read
         as broken JSON. Nothing behind the receipt goes on.
         """
+        if self._rest is None and self._splitter is None:
+            count = plain_events(chunk)
+            if count >= 0:
+                return self._plain(chunk, count)
         if self._splitter is not None or b"\r" in chunk:
             return self._feed_lines(chunk)
         whole = chunk
@@ -85,19 +90,23 @@ class Tally:
             whole = self._cut(chunk)
         if not whole:
             return whole
-        if whole[0] != _COLON and _COMMENT not in whole:
-            count = whole.count(_END)
-            self.events += count
-            self._frame_bytes += EVENT_FRAME_BYTES * count
-            self._hash.update(whole)
-            self.body_bytes += len(whole)
-            return whole
+        count = plain_events(whole)
+        if count >= 0:
+            return self._plain(whole, count)
         return self._take(whole)
 
     def take_whole(self, body: bytes) -> None:
         """Count an answer that came in one piece."""
         self._hash.update(body)
         self.body_bytes += len(body)
+
+    def _plain(self, whole: bytes, count: int) -> bytes:
+        """Take whole events without a comment among them."""
+        self.events += count
+        self._frame_bytes += EVENT_FRAME_BYTES * count
+        self._hash.update(whole)
+        self.body_bytes += len(whole)
+        return whole
 
     def _cut(self, chunk: bytes) -> bytes:
         """The whole events of a chunk; what is behind them waits."""

@@ -1,8 +1,8 @@
 """Paths that OpenAI's and Anthropic's clients know and that are not served: 501, not a riddle.
 
-A gateway keeps nothing of its callers, so whatever stores, trains or runs for long on their behalf is
-not here. What stands here by mistake and is served all the same loses nothing: what is registered
-first wins.
+A gateway keeps nothing of its callers but files and batches, so whatever else stores, trains or runs
+for long on their behalf is not here. A family that is served already is left alone, so that a wrong
+method there is told the right ones.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def add_unsupported(routes: Routes, *, guard: Callable[[Handler], Handler]) -> N
     refusals.
     """
     handler = guard(_unsupported)
-    families = [f"/v1/{name}" for name in FAMILIES]
+    families = [path for name in FAMILIES if not routes.knows(path := f"/v1/{name}")]
     for pattern in (*families, *(f"{path}/{{rest...}}" for path in families), *SINGLES):
         for method in METHODS:
             try:

@@ -5,17 +5,20 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 import msgspec
 
+from penstock.kit.wire import scan
+
 DISTRIBUTION = "penstock"
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
     """`commit` is "" for a release from an index and for a work tree; `version` is "unknown" where the
-    package was not installed but only found.
+    package was not installed but only found. `is_compiled`: the relay's inner loops run in C (ADR 15).
     """
 
     version: str
     commit: str
+    is_compiled: bool = False
 
 
 class VcsInfo(msgspec.Struct):
@@ -33,8 +36,9 @@ def release() -> Release:
     try:
         installed = distribution(DISTRIBUTION)
     except PackageNotFoundError:
-        return Release(version="unknown", commit="")
-    return Release(installed.version, commit_in(installed.read_text("direct_url.json") or "{}"))
+        return Release(version="unknown", commit="", is_compiled=scan.is_compiled)
+    commit = commit_in(installed.read_text("direct_url.json") or "{}")
+    return Release(installed.version, commit, is_compiled=scan.is_compiled)
 
 
 def commit_in(direct_url: str) -> str:

@@ -16,8 +16,22 @@ import msgspec
 
 from penstock.kit.audio import audio_ms
 from penstock.kit.engine import Capability
-from penstock.miner.normalise import Counts, heard_ms, legacy_logprobs, read_counts
-from penstock.miner.rewrite import COMPLETIONS_PATH, TOKENIZE_PATH, Prepared
+from penstock.miner.normalise import (
+    Counts,
+    as_usage,
+    heard_ms,
+    legacy_logprobs,
+    read_counts,
+    whole_choices,
+)
+from penstock.miner.rewrite import (
+    COMPLETIONS_PATH,
+    GENERATION,
+    LLAMA,
+    TOKENIZE_PATH,
+    Prepared,
+    answers_asked,
+)
 from penstock.spec.messages import Manifest
 
 JSON = "application/json"
@@ -51,6 +65,8 @@ def whole_answer(
     if prepared.kind in {Capability.TRANSCRIPTION, Capability.TRANSLATION}:
         return _transcript(data, content_type, prepared)
     fields = _fields(data)
+    if fields is not None and prepared.path in GENERATION:
+        _count_choices(fields, prepared, manifest)
     shape = _SHAPES.get(prepared.kind)
     if fields is not None and prepared.kind is Capability.TOKENIZE:
         fields = _tokens(fields, prepared, manifest)
@@ -83,6 +99,19 @@ def _counts(fields: Mapping[str, Any], prepared: Prepared) -> Counts | None:
             return replace(counts, prompt=total if type(total) is int and total > 0 else 0)
         case _:
             return counts
+
+
+def _count_choices(fields: Fields, prepared: Prepared, manifest: Manifest) -> None:
+    """Bring the usage of several choices up to all of them, and take out what we asked for that."""
+    if manifest.engine in LLAMA and answers_asked(prepared.asked).total > 1:
+        counts = whole_choices(fields)
+        if counts is not None:
+            fields["usage"] = as_usage(counts)
+    if "logprobs" in prepared.hidden:
+        choices = fields.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                choice.pop("logprobs", None)
 
 
 def _completion(fields: Fields, prepared: Prepared) -> Fields | None:

@@ -7,8 +7,8 @@ answers are in answers.py.
 
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from penstock.kit.audio import audio_kind, audio_ms, pcm_ms, wav_ms
 from penstock.kit.engine import Capability
 from penstock.kit.sse import EventSplitter, event_data
-from penstock.miner.rewrite import COMPLETIONS_PATH, Prepared
+from penstock.miner.rewrite import COMPLETIONS_PATH, Answers, Prepared, answers_asked
 
 DONE = b"data: [DONE]\n\n"
 COUNT_MAX = 2**53 - 1
@@ -97,6 +97,8 @@ class StreamReader:
     """The engine said the end: a finish reason, an event that says so, or `[DONE]`."""
     _offsets: dict[int, int] = field(default_factory=dict)
     _sound: Sound = field(default_factory=Sound)
+    _by_choice: dict[int, Counts] = field(default_factory=dict)
+    _answers: Answers | None = None
 
     @classmethod
     def of(cls, chute_name: str, prepared: Prepared) -> "StreamReader":
@@ -126,7 +128,7 @@ class StreamReader:
         choices = [one for one in _list(fields.get("choices")) if isinstance(one, dict)]
         if any(choice.get("finish_reason") for choice in choices):
             self.finished = True
-        counts = read_counts(fields)
+        counts = self._counted(fields, choices)
         is_usage_event = not choices and fields.get("usage") is not None
         if is_usage_event and not self.prepared.shows_usage:
             return Step(counts=counts)
@@ -139,6 +141,26 @@ class StreamReader:
             counts=counts,
             has_content=any(_has_content(choice) for choice in choices),
         )
+
+    def _counted(
+        self, fields: dict[str, Any], choices: Sequence[Mapping[str, Any]]
+    ) -> Counts | None:
+        """The counts of all choices so far. llama.cpp tells each choice's own, in `timings` and in a
+        `usage` of its own; without the sum, one of them would be billed and the others be free.
+        """
+        counts = read_counts(fields)
+        if counts is None or not isinstance(fields.get("timings"), dict):
+            return counts
+        answers = self._answers = self._answers or answers_asked(self.prepared.asked)
+        for choice in choices:
+            index = choice.get("index")
+            if isinstance(index, int) and 0 <= index < answers.total:
+                self._by_choice[index] = counts
+        if len(self._by_choice) > 1:
+            counts = _all_choices(self._by_choice, each=answers.each)
+            if isinstance(fields.get("usage"), dict):
+                fields["usage"] = as_usage(counts)
+        return counts
 
     def _typed(self, fields: dict[str, Any]) -> Step:
         """An event of audio's streams, which say by their `type` what they are."""
@@ -231,6 +253,42 @@ def read_counts(fields: Mapping[str, Any]) -> Counts | None:
             completion=_count(timings.get("predicted_n")),
         )
     return None
+
+
+def _all_choices(by_choice: Mapping[int, Counts], *, each: int) -> Counts:
+    """The sum. Of the choices of one prompt (`each`), only the first's prompt counts: the others
+    found it in the cache.
+    """
+    prompts = {index // each: by_choice[index] for index in sorted(by_choice, reverse=True)}
+    return Counts(
+        prompt=sum(counts.prompt for counts in prompts.values()),
+        cached=sum(counts.cached for counts in prompts.values()),
+        completion=sum(counts.completion for counts in by_choice.values()),
+    )
+
+
+def as_usage(counts: Counts) -> dict[str, Any]:
+    """Counts as the clients know them."""
+    return {
+        "prompt_tokens": counts.prompt,
+        "completion_tokens": counts.completion,
+        "total_tokens": counts.prompt + counts.completion,
+        "prompt_tokens_details": {"cached_tokens": counts.cached},
+    }
+
+
+def whole_choices(fields: Mapping[str, Any]) -> Counts | None:
+    """The counts of a whole answer of llama.cpp with several choices, of which its `usage` has only
+    the first's. Each further one has as many tokens as it has log-probabilities.
+    """
+    counts = read_counts(fields)
+    if counts is None:
+        return None
+    lengths = []
+    for choice in _list(fields.get("choices")):
+        told = choice.get("logprobs") if isinstance(choice, dict) else None
+        lengths.append(len(_list(told.get("content"))) if isinstance(told, dict) else 0)
+    return replace(counts, completion=counts.completion + sum(lengths[1:]))
 
 
 def heard_ms(fields: Mapping[str, Any], upload_ms: int) -> int:

@@ -54,11 +54,13 @@ STEERING = frozenset(
         *("provider", "id_slot", "slot_id", "rid", "request_id", "priority", "session_params"),
         *("lora_path", "custom_logit_processor", "kv_transfer_params"),
         *("bootstrap_host", "bootstrap_port", "bootstrap_room"),
+        *("n_cmpl", "n_probs"),
     }
 )
 """Fields by which a client would steer the engine instead of its own answer: whose cache slot is
 used, which request is aborted, which files are read, who goes first. They are left out, as is the
-routing wish that the gateway has already followed."""
+routing wish that the gateway has already followed, and llama.cpp's other names of `n` and
+`top_logprobs`, which would get around the order's ceiling and the gateway's bounds."""
 
 LLAMA = frozenset({"llamacpp", "llama.cpp"})
 """Engines with llama.cpp's own tokenizer routes and its count of every event (`timings`)."""
@@ -127,6 +129,8 @@ def prepare(
     shows_usage = True
     if order.stream:
         shows_usage, hidden = _ask_counts(fields, manifest.engine)
+    elif manifest.engine in LLAMA and Capability.LOGPROBS in capabilities:
+        hidden = _ask_lengths(fields, order.path)
     return Prepared(
         body=_encode(fields),
         shows_usage=shows_usage,
@@ -267,12 +271,27 @@ def _bound_answer(fields: dict[str, Any], order: Order) -> None:
             fields[name] = limit
 
 
-def _choices(fields: Mapping[str, Any]) -> int:
-    """How many answers one request asks for: as the gateway counts when it sets the ceiling."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many answers one request asks for: `each` of a prompt, `total` of all of them."""
+
+    each: int
+    total: int
+
+
+def answers_asked(fields: Mapping[str, Any]) -> Answers:
+    """The answers that come, by their index: prompt by prompt, `n` of each."""
     prompt = fields.get("prompt")
     is_batch = isinstance(prompt, list) and not all(isinstance(part, int) for part in prompt)
     prompts = len(prompt) if is_batch and isinstance(prompt, list) else 1
-    return max(_count(fields.get("n")) or 1, _count(fields.get("best_of")) or 1) * max(prompts, 1)
+    each = _count(fields.get("n")) or 1
+    return Answers(each=each, total=each * max(prompts, 1))
+
+
+def _choices(fields: Mapping[str, Any]) -> int:
+    """How many answers are worked: as the gateway counts when it sets the ceiling."""
+    answers = answers_asked(fields)
+    return max(answers.each, _count(fields.get("best_of")) or 1) * (answers.total // answers.each)
 
 
 def _count(value: object) -> int | None:
@@ -302,3 +321,17 @@ def _ask_counts(fields: dict[str, Any], engine: str) -> tuple[bool, set[str]]:
         fields["timings_per_token"] = True
         hidden.add("timings")
     return shows_usage, hidden
+
+
+def _ask_lengths(fields: dict[str, Any], path: str) -> set[str]:
+    """Have llama.cpp tell how long each of several choices is: its usage has only the first's.
+
+    The most likely token is enough, and no choice comes out otherwise for it.
+    """
+    if answers_asked(fields).total < 2 or fields.get("logprobs"):
+        return set()
+    if path == CHAT_PATH:
+        fields["logprobs"], fields["top_logprobs"] = True, 1
+    else:
+        fields["logprobs"] = 1
+    return {"logprobs"}

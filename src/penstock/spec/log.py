@@ -82,7 +82,9 @@ def leaf_hashes(records: Iterable[bytes]) -> list[bytes]:
 
 def node_hashes(lefts: Iterable[bytes], rights: Iterable[bytes]) -> list[bytes]:
     """`node_hash` of each pair; one that is left over is left out."""
-    return [sha256(b"\1" + left + right).digest() for left, right in zip(lefts, rights)]  # noqa: B905
+    return [
+        sha256(b"\1" + left + right).digest() for left, right in zip(lefts, rights, strict=False)
+    ]
 
 
 def root(leaves: Iterable[bytes]) -> bytes:

@@ -175,13 +175,16 @@ class Follower:
         )
 
     async def _recheck(self, epoch: int, leaves: Sequence[Leaf]) -> None:
+        broken = 0
         for done, leaf in enumerate(leaves):
             where = f"epoch {epoch}: entry {leaf.seq}"
-            check_row(leaf, params=self.params, verify=self.verify, where=where)
+            found = check_row(leaf, params=self.params, verify=self.verify, where=where)
+            broken += found.decisions_broken
             if done % JUDGED_PER_TURN == 0:
                 await asyncio.sleep(0)
         self.rechecked += len(leaves)
         self.metrics.count("validator_records_rechecked_total", len(leaves))
+        self.metrics.count("validator_decisions_broken_total", broken)
 
     async def _older_charters(self, window: Sequence[Held], operator: Operator) -> list[Leaf]:
         """From the newest outcome at or before the window: what it proves governed then, and all

@@ -38,6 +38,7 @@ from penstock.spec.units import NO_UNITS, Price, Units
 
 PORT = 9_000
 PROMPT_UNITS = 20
+NESTED = b'{"x":' + b"[" * 7_000 + b"]" * 7_000 + b"}"
 
 
 class Act(Enum):
@@ -62,6 +63,7 @@ class SealAct(Enum):
     FAIL = "fail"  # a server error
     SWAP = "swap"  # a good signature over other receipts than it says
     HANG = "hang"  # no answer
+    NEST = "nest"  # an answer nested too deeply to be read
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class ScriptedMiner:
         self.port = PORT
         self.confused = False  # streams what was asked for whole, and the other way round
         self.has_sessions = True
+        self.nests_sessions = False  # its answers about sessions cannot be read
         self.delay_ms = 0  # before anything is answered
         self.sessions: dict[str, bytes] = {}
         self.sessions_opened = 0
@@ -330,6 +333,8 @@ class ScriptedMiner:
         return Response(200, b"{}", JSON_HEADERS)
 
     async def _open_session(self, request: Request) -> Response:
+        if self.nests_sessions:
+            return Response(200, NESTED, JSON_HEADERS)
         if not self.has_sessions:
             return Response(404, b'{"error": {"code": "not_found"}}', JSON_HEADERS)
         signed = parse_signed(json.loads(request.body))
@@ -371,6 +376,8 @@ class ScriptedMiner:
         assert said["mac"] == seals_mac(key, canonical(rest))
         if self.seal_act is SealAct.HANG:
             await asyncio.Event().wait()
+        if self.seal_act is SealAct.NEST:
+            return Response(200, NESTED, JSON_HEADERS)
         if self.seal_act is SealAct.FAIL:
             return Response(500, b"{}", JSON_HEADERS)
         known = self._take_orders(said["orders"]) if said["orders"] else 0

@@ -80,6 +80,7 @@ BROKEN_PROMISES = {
     SealAct.SWAP: "forged",
     SealAct.FAIL: "late",
     SealAct.HANG: "late",
+    SealAct.NEST: "late",
 }
 
 
@@ -297,3 +298,19 @@ def test_a_client_that_left_before_the_order_was_sealed_proves_it_all_the_same()
         assert world.outcomes() == [Outcome.CLIENT_CANCELLED]
 
     play(scenario, has_sessions=True, params=replace(LOCAL, order_ttl_ms=5_000))
+
+
+def test_a_session_answer_nested_too_deeply_is_no_session_and_orders_are_signed() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.nests_sessions = True
+        assert (await world.post(chat())).status == 200
+        await world.at_rest()
+        assert world.outcomes() == [Outcome.COMPLETE]
+        miner.nests_sessions = False
+        await asyncio.sleep(120)
+        await many(world, miner, 3)
+        await world.at_rest()
+        assert miner.sessions_opened == 1, "it is asked again"
+
+    play(scenario, has_sessions=True)

@@ -11,6 +11,7 @@ from penstock.gateway.directory import Chute
 from penstock.gateway.errors import BadRequest
 from penstock.gateway.models import model_card, page_of
 from penstock.kit.release import commit_in, release
+from penstock.kit.wire import scan
 from penstock.kit.wire.client import Reply
 from penstock.spec.messages import Modality, chute_id
 
@@ -119,7 +120,12 @@ def test_it_is_alive_at_once_and_ready_when_there_is_something_to_serve() -> Non
 def test_the_release_is_told() -> None:
     async def scenario(world: World) -> None:
         told = json.loads((await world.get("/version", secret="")).body)
-        assert told == {"version": release().version, "commit": release().commit}
+        here = release()
+        assert told == {
+            "version": here.version,
+            "commit": here.commit,
+            "is_compiled": scan.is_compiled,
+        }
 
     play(scenario)
 

@@ -225,3 +225,31 @@ def test_a_speech_that_is_cut_is_billed_for_what_came() -> None:
     (step,) = reader.feed(b"data: %b\n\n" % event)
     assert step.counts == Counts(0, 0, 0, audio_ms=1_000)
     assert not reader.finished
+
+
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_every_choice_of_llamas_whole_answer_is_counted(is_hidden: bool) -> None:
+    told = {
+        "choices": [{"text": "abc", "logprobs": LLAMA_LOGPROBS} for _ in range(3)],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6},
+    }
+    hidden = frozenset({"logprobs"}) if is_hidden else frozenset[str]()
+    prepared = Prepared(b"", hidden=hidden, path="/v1/completions", asked={"n": 3})
+    llama = replace(MANIFEST, engine="llamacpp")
+    whole = whole_answer(msgspec.json.encode(told), "", prepared=prepared, manifest=llama)
+    assert whole is not None
+    assert whole.counts == Counts(4, 0, 6)
+    fields = fields_of(whole)
+    assert fields["usage"]["completion_tokens"] == 6
+    assert fields["usage"]["total_tokens"] == 10
+    assert all((choice["logprobs"] is None) is is_hidden for choice in fields["choices"])
+
+
+def test_an_engine_that_counts_all_choices_itself_is_believed() -> None:
+    told = {
+        "choices": [{"logprobs": LLAMA_LOGPROBS} for _ in range(3)],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 7},
+    }
+    whole = answer("/v1/chat/completions", told, n=3)
+    assert whole is not None
+    assert whole.counts == Counts(4, 0, 7)

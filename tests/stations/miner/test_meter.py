@@ -261,3 +261,38 @@ def test_only_events_with_a_part_of_the_answer_count(
     body = {"choices": [{"index": 0, "delta": delta}]}
     transcript.feed(b"data: " + msgspec.json.encode(body) + b"\n\n", now_ms=1_100)
     assert transcript.meter.units().completion == int(has_content)
+
+
+def of_choice(index: int, prompt: int, completion: int, *, usage: bool = False) -> bytes:
+    """llama.cpp's event of one of several choices, or the usage that it sends after each."""
+    body: dict[str, Any] = {"choices": [{"index": index, "text": "a", "finish_reason": None}]}
+    body["timings"] = {"prompt_n": prompt, "cache_n": 1, "predicted_n": completion}
+    if usage:
+        body["choices"] = []
+        body["usage"] = {"prompt_tokens": prompt + 1, "completion_tokens": completion}
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "units"),
+    [({"prompt": ["a", "b"]}, (11, 2, 5)), ({"prompt": "a", "n": 2}, (5, 1, 5))],
+)
+def test_every_choice_of_llamas_stream_is_counted(
+    asked: dict[str, Any], units: tuple[int, int, int]
+) -> None:
+    shown = Prepared(body=b"", hidden=frozenset({"timings"}), asked=asked)
+    transcript = make_transcript(make_order(), shown=shown)
+    for event in (of_choice(0, 4, 1), of_choice(1, 5, 1), of_choice(0, 4, 2), of_choice(1, 5, 3)):
+        transcript.feed(event, now_ms=1_100)
+    for event in (of_choice(0, 4, 2, usage=True), of_choice(1, 5, 3, usage=True)):
+        last = transcript.feed(event, now_ms=1_100)
+        found = transcript.meter.units()
+        assert (found.prompt, found.cached, found.completion) == units
+    assert b'"completion_tokens":5' in last, "the last usage that a client sees is the whole"
+
+
+def test_an_index_that_nobody_asked_for_is_not_kept() -> None:
+    transcript = make_transcript(make_order(), shown=Prepared(body=b"", asked={"n": 2}))
+    for index in (0, 1, 2, -1, 10**9):
+        transcript.feed(of_choice(index, 4, 3), now_ms=1_100)
+    assert transcript.meter.units().completion == 6

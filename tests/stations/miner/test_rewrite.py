@@ -232,3 +232,29 @@ def test_an_upload_gets_the_engines_model_and_keeps_the_rest(stream: str) -> Non
     assert sound is not None
     assert (sound.filename, sound.data) == ("a.wav", b"RIFF")
     assert ready.content_type == form.content_type()
+
+
+@pytest.mark.parametrize("name", ["n_cmpl", "n_probs"])
+def test_llamas_other_names_of_bounded_fields_do_not_reach_it(name: str) -> None:
+    assert name not in body_of({name: 4, "max_tokens": 5}, engine="llamacpp")
+
+
+def test_a_whole_answer_with_several_choices_is_asked_how_long_each_is() -> None:
+    order = make_order(stream=False, path=COMPLETIONS)
+    two = prepared({"prompt": ["a", "b"]}, order, engine="llamacpp")
+    assert msgspec.json.decode(two.body)["logprobs"] == 1
+    assert two.hidden == {"logprobs"}
+    chat = prepared({"n": 2}, engine="llamacpp")
+    assert msgspec.json.decode(chat.body)["logprobs"] is True
+    assert msgspec.json.decode(chat.body)["top_logprobs"] == 1
+    own = prepared({"n": 2, "logprobs": True, "top_logprobs": 3}, engine="llamacpp")
+    assert msgspec.json.decode(own.body)["top_logprobs"] == 3
+    assert own.hidden == frozenset()
+
+
+@pytest.mark.parametrize("fields", [{}, {"n": 1}, {"n": 2, "stream": True}])
+def test_nothing_more_is_asked_where_usage_says_it_all(fields: dict[str, Any]) -> None:
+    assert "logprobs" not in body_of(fields, engine="llamacpp")
+    assert "logprobs" not in body_of({"n": 2}, engine="vllm")
+    without = ALL - {Capability.LOGPROBS}
+    assert "logprobs" not in body_of({"n": 2}, engine="llamacpp", capabilities=without)

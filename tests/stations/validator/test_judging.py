@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from tests.client.published_log import (
     LIAR,
+    MINERS,
     STRANGER,
     VALIDATORS,
     Alterations,
     add_lie,
     add_traffic,
 )
+from tests.makers import GATEWAY, decided, make_decision
 from tests.stations.validator.world import DISK_BYTES_MAX, World
 
 from penstock.sim.disk import MemoryFiles
@@ -21,6 +23,8 @@ from penstock.spec.entries import Row
 from penstock.spec.keys import sign
 from penstock.spec.messages import Report
 from penstock.spec.params import LOCAL
+from penstock.spec.receipts import Record
+from penstock.spec.routing import EXPLORING, is_exploring
 from penstock.validator.errors import NotebookTorn
 from penstock.validator.service import REFUSAL_POLLS, Validator
 from penstock.validator.store import ACCEPTED, LATE, NOTEBOOK_FILE, PENDING, REFUSED
@@ -349,8 +353,30 @@ def test_every_record_of_a_small_epoch_is_judged_again() -> None:
         validator = world.validator()
         await poll(validator, 3)
         assert validator.follower.rechecked == 9
+        assert validator.metrics.value("validator_decisions_broken_total") == 0
 
     playing(scenario)
+
+
+def test_decisions_that_break_their_policy_are_counted_and_the_report_stands() -> None:
+    keys = {key.identity: key for key in (*MINERS, LIAR)}
+    broken = make_decision(policy=EXPLORING, seed=0)
+    assert not is_exploring(broken.seed)
+
+    def alter(record: Record) -> Record:
+        if record.countersign is None:
+            return record
+        return decided(record, broken, gateway=GATEWAY, miner=keys[record.order.body["miner"]])
+
+    async def scenario(world: World) -> None:
+        await close_busy_epoch(world)
+        validator = world.validator()
+        await poll(validator)
+        assert validator.metrics.value("validator_decisions_broken_total") == 9
+        assert len(world.reports) == 1
+        assert validator.metrics.value("validator_refusals_total") == 0
+
+    playing(scenario, alter=Alterations(record=alter))
 
 
 def test_the_window_is_read_once_and_what_is_older_is_let_go() -> None:

@@ -1,18 +1,15 @@
 """Chunked bodies: sizes off, bytes out (RFC 9112 7.1), for requests and replies alike.
 
-A read of a fast stream holds hundreds of chunks. Split at every CR LF, such a read is sizes and
-bodies in turn, and if each body is exactly as long as the size before it says, then that reading
-is the one the grammar gives: three calls into C instead of a loop. Everything else is walked.
+A read of a fast stream holds hundreds of chunks: those that are plain are taken in one go
+(`scan.py`), everything else is walked.
 """
 
 import re
 
 from penstock.kit.wire.fields import Malformed, parse_fields
+from penstock.kit.wire.scan import plain_chunks
 
 _SIZE_LINE_BYTES_MAX = 256
-_SPLIT_SIZE_MAX = 8_192
-_SPLIT_BYTES_MIN = 64
-_PLAIN_LINE_BYTES_MAX = 8
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED = rb'"(?:[^\x00-\x08\x0a-\x1f\x7f"\\]|\\[^\x00-\x08\x0a-\x1f\x7f])*+"'
 # RFC 9112 7.1.1: extensions are `;name` or `;name=value`; nobody reads them, and the whitespace that
@@ -23,7 +20,6 @@ _SIZE_LINE = re.compile(
 _SIZE_LINE_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,12}(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)?)?").fullmatch
 # RFC 9110 6.5.1: what decides where a message ends cannot stand behind it.
 _NO_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
-_SIZES = {b"%x" % size: size for size in range(1, _SPLIT_SIZE_MAX)}
 
 
 class Dechunker:
@@ -41,19 +37,18 @@ class Dechunker:
     def feed(self, data: bytes) -> bytes:
         """The body bytes in `data`, joined. Raises Malformed."""
         if self._left == 0 and not self._held:
-            at = data.find(b"\r\n", 0, _PLAIN_LINE_BYTES_MAX) + 2
-            if len(data) - at - 2 == _SIZES.get(data[: at - 2]) and data.endswith(b"\r\n"):
-                return data[at:-2]  # one whole chunk: what a paced stream's read brings
-        return self._walk(data)
+            body, at = plain_chunks(data, 0)
+            return body if at == len(data) else self._walk(data, at, body=body)
+        return self._walk(data, 0)
 
-    def _walk(self, data: bytes) -> bytes:
+    def _walk(self, data: bytes, at: int, *, body: bytes = b"") -> bytes:
+        """From `at` on; `body` is what stood before it."""
         if self._held:
             data = self._held + data
             self._held = b""
         size = len(data)
-        at = 0
-        split = False
-        bodies: list[bytes] = []
+        split = bool(at)  # once a read: what it cannot take has to be walked
+        bodies: list[bytes] = [body] if body else []
         while at < size and not self.done:
             left = self._left
             if left > 2:
@@ -65,9 +60,10 @@ class Dechunker:
                 at = self._chunk_end(data, at)
             elif left < 0:
                 at = self._trailers(data, at)
-            elif not split and size - at >= _SPLIT_BYTES_MIN:
-                split = True  # once a read: what it cannot take has to be walked
-                at = _split(data, at, bodies)
+            elif not split:
+                split = True
+                body, at = plain_chunks(data, at)
+                bodies.append(body)
             else:
                 at = self._size_line(data, at)
         if self.done:
@@ -118,18 +114,3 @@ class Dechunker:
 
 class TrailersTooLarge(Malformed):
     """More trailers than headers would be allowed."""
-
-
-def _split(data: bytes, at: int, bodies: list[bytes]) -> int:
-    """Take all whole chunks from `at` on if they are plain; returns where they end."""
-    parts = (data[at:] if at else data).split(b"\r\n")
-    ends = (len(parts) - 1) & ~1  # the last part is what no line end has closed yet
-    sizes = parts[0:ends:2]
-    if sizes and sizes[-1] == b"0":
-        sizes.pop()  # the last chunk and the empty line behind it
-        ends -= 2
-    found = parts[1:ends:2]
-    if list(map(_SIZES.get, sizes)) != list(map(len, found)):
-        return at
-    bodies += found
-    return at + sum(map(len, sizes)) + sum(map(len, found)) + 4 * len(found)

@@ -18,12 +18,12 @@ from penstock.kit.wire.fields import (
     content_length,
     parse_fields,
     parse_status_line,
-    split_lines,
 )
 
 HEAD_BYTES_MAX = 65_536
 _HEADERS_MAX = 256
 _ONCE = frozenset({b"content-length", b"transfer-encoding", b"content-type"})
+_GOOD_LINE, _GOOD = b"HTTP/1.1 200 OK", (200, 1)
 
 LinkKey = tuple[str, int, bool]
 """(host, port, tls): links with the same key are the same to a caller."""
@@ -249,11 +249,13 @@ class Link(asyncio.Protocol):
             if end < 0:
                 self._hold(data)
                 return None
-            lines = split_lines(data[:end])
-            status, minor = parse_status_line(lines[0])
+            # No line that is taken below holds a CR or LF, so they are not counted here.
+            lines = data[:end].split(b"\r\n")
+            status, minor = _GOOD if lines[0] == _GOOD_LINE else parse_status_line(lines[0])
             if len(lines) > _HEADERS_MAX or end > HEAD_BYTES_MAX:
                 raise Malformed(f"its head is larger than {HEAD_BYTES_MAX} bytes")
-            fields = parse_fields(lines[1:], once=_ONCE)
+            del lines[0]
+            fields = parse_fields(lines, once=_ONCE)
             if status >= 200:
                 self._begin_body(status, fields, minor)
                 return status, fields, data[end + 4 :]
