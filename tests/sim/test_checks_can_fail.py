@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.sim.playing import broken_rules, played
 
+from penstock.gateway.choice import Choice
 from penstock.gateway.directory import Directory
 from penstock.gateway.leases import Leases
 from penstock.gateway.orders import Orders
@@ -22,6 +23,7 @@ from penstock.spec.books import Leg, Post, payer_account
 from penstock.spec.messages import Report, Settlement
 from penstock.spec.params import FeeSplit
 from penstock.spec.pricing import Fees
+from penstock.spec.routing import EXPLORING
 from penstock.validator.service import Validator
 
 SEED = 2
@@ -164,6 +166,19 @@ def test_a_settlement_that_pays_too_little_is_seen(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("penstock.ledger.upkeep.settlement_of", stingy)
     assert broken_rules(played(SEED)) == {"published epochs audit as identical"}
+
+
+def test_a_gateway_that_routes_by_another_policy_than_it_names_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = Choice.spelled
+
+    def pretending(self: Choice) -> bytes:
+        self.policy = EXPLORING
+        return honest(self)
+
+    monkeypatch.setattr(Choice, "spelled", pretending)
+    assert broken_rules(played(SEED)) == {"requests are routed by the policy that is named"}
 
 
 def test_chance_that_does_not_come_from_the_seed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

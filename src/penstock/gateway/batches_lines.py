@@ -14,9 +14,12 @@ ORDER_HEADER = "x-penstock-order"
 CHARGE_HEADER = "x-penstock-charge"
 BOM = b"\xef\xbb\xbf"
 NULL = msgspec.Raw(b"null")
+NESTING_SPARE = 64
+"""So many levels deeper than an answer must be readable for it to be kept."""
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _text = msgspec.json.Decoder(str)
+_raw = msgspec.json.Decoder(list[msgspec.Raw])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -149,8 +152,9 @@ def outcome_of(batch: Batch, line: Line, answer: Response, *, bytes_max: int) ->
         return failure(batch, line, code="answer_too_large", message=text, headers=headers)
     try:
         body = msgspec.json.format(answer.body, indent=-1)  # a result is one line
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        text = "The answer is no JSON."
+        _check_readable(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = "The answer is no JSON, or nested too deeply."
         return failure(batch, line, code="answer_unreadable", message=text, headers=headers)
     response = {
         "status_code": answer.status,
@@ -161,6 +165,14 @@ def outcome_of(batch: Batch, line: Line, answer: Response, *, bytes_max: int) ->
     is_good = 200 <= answer.status < 300
     usage = _usage_of(body) if is_good else Usage()
     return Outcome(line.number, is_good, usage, _result(batch, line, response=response))
+
+
+def _check_readable(body: bytes) -> None:
+    """A miner's bytes go into the journal, and whoever takes the batch over reads that, perhaps in a
+    deeper call. Raises UnicodeDecodeError, RecursionError.
+    """
+    body.decode()
+    _raw.decode(b"[" * NESTING_SPARE + body + b"]" * NESTING_SPARE)
 
 
 def failure(

@@ -303,7 +303,7 @@ class Sealer:
             )
             if reply.status == 200:
                 return msgspec.json.decode(reply.body, type=SealsAnswer)
-        except (WireError, msgspec.DecodeError, UnicodeDecodeError):
+        except (WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         if reply.status == 401:
             self.sessions.forget(peer, session)

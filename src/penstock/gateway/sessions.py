@@ -186,7 +186,7 @@ class Sessions:
             plain = msgspec.json.decode(reply.body)
             digest = signed_digest(signed)
             session = self._agreed(offer, exchange, offer_digest=digest, plain=plain)
-        except (WireError, SpecError, ValueError) as error:
+        except (WireError, SpecError, ValueError, RecursionError) as error:
             _log.info("session.failed", miner=peer.miner, reason=str(error))
             self._rest(peer)
             return

@@ -185,7 +185,11 @@ class Endings:
         )
         for epoch in sorted(chosen):
             try:
-                await auditor.audit(epoch)
+                found = await auditor.audit(epoch)
             except ClientError as error:
                 self._breaks("published epochs audit as identical", f"epoch {epoch}: {error}")
+            else:
+                if found.decisions_broken:
+                    what = f"epoch {epoch}: {found.decisions_broken} records"
+                    self._breaks("requests are routed by the policy that is named", what)
             self.audited += 1

@@ -29,7 +29,13 @@ from tests.stations.gateway.scripted_miner import Act, Script
 from tests.stations.gateway.world import CHAT, SECRET, World, chat, error_of, settle
 
 from penstock.gateway.batches import Batch, Usage
-from penstock.gateway.batches_lines import Line, outcome_of, split_lines
+from penstock.gateway.batches_lines import (
+    Line,
+    outcome_of,
+    read_outcomes,
+    spell_outcome,
+    split_lines,
+)
 from penstock.gateway.config import BatchBounds, Bounds
 from penstock.kit.wire.http import Response
 
@@ -123,6 +129,23 @@ def test_an_answer_becomes_one_line_whatever_it_is() -> None:
         error = json.loads(bytes(bad.result))["error"]
         assert not bad.is_good
         assert (error["code"], error["penstock"]["order_id"]) == (code, "o-1")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 7_000 + b"]" * 7_000,
+        b'{"choices":' + b"[" * 7_000 + b"]" * 7_000 + b"}",
+        b'{"usage":{"x":' + b"[" * 970 + b"]" * 970 + b"}}",
+        b'{"a": "\xff"}',
+    ],
+)
+def test_an_answer_that_no_reader_of_the_results_could_take_is_no_result(body: bytes) -> None:
+    line = Line(number=1, custom_id="a", model="m", body=b"{}")
+    bad = outcome_of(BATCH, line, Response(200, body, ()), bytes_max=100_000)
+    assert not bad.is_good
+    assert json.loads(bytes(bad.result))["error"]["code"] == "answer_unreadable"
+    assert read_outcomes(spell_outcome(bad)) == [bad]
 
 
 @given(
