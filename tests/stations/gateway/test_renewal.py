@@ -141,6 +141,7 @@ async def test_a_worker_that_dies_is_started_again_and_the_others_go_on(
     nats: RunningServer, tmp_path: Path
 ) -> None:
     async with stage(nats, tmp_path, workers=2) as on:
+        await until_exported(on, "gateway_workers", 2)
         pids = workers_of(on.child.pid)
         assert len(pids) == 2
         os.kill(pids[0], signal.SIGKILL)

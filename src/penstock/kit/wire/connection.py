@@ -78,7 +78,8 @@ class ServerProtocol(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._peer = str(peer[0]) if isinstance(peer, tuple) else ""
         if self._server.admit(self):
-            self._watch(limits.idle_deadline_ms)
+            draining = self._server.draining  # accepted before the listener closed: served still
+            self._watch(limits.linger_ms if draining else limits.idle_deadline_ms)
         else:
             self.refuse(
                 problem(503, "connections_full", "There are too many connections. Try again soon.")

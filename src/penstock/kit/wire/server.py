@@ -151,7 +151,7 @@ class Server:
     def admit(self, connection: Connection) -> bool:
         """Take a new connection in, if there is room."""
         self._connections[connection] = None
-        return len(self._connections) <= self.limits.connections_max and not self.draining
+        return len(self._connections) <= self.limits.connections_max
 
     def forget(self, connection: Connection) -> None:
         """The connection is gone."""

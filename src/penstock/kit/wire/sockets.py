@@ -90,12 +90,14 @@ class SocketListener:
         """Stop accepting; open connections go on.
 
         The kernel resets connections that wait to be accepted when their socket closes, so take
-        in first what waits: then a process that shares its port ends without losing anybody.
+        in first what waits: then a process that shares its port ends without losing anybody. The
+        loop makes a connection a few turns after it accepted it, so rest once more behind the end.
         """
         try:
             await asyncio.sleep(ACCEPT_REST_S)
         finally:
             self._server.close()
+        await asyncio.sleep(ACCEPT_REST_S)
 
 
 def _set_nodelay(sock: socket.socket | TransportSocket) -> None:
