@@ -2,7 +2,7 @@
 
 The names are OpenRouter's, so that its clients work unchanged. A provider here is a miner: by its
 identity, by the name of an instance, or by what such a name begins with (`alice` is `alice-4090-1`,
-`alice/a100`, `alice.eu`). An unknown key is refused, as OpenRouter's schema refuses it: what nobody
+`alice/a100`, `alice.eu`). An unknown key is refused: what nobody
 reads cannot be honoured. `data_collection: "deny"` and `zdr` ask for attested instances, since on all
 others the miner can read what passes.
 """
