@@ -151,7 +151,9 @@ def test_a_killed_gateway_goes_on_where_it_was(tmp_path: Path) -> None:
             return counts is not None and 0 < counts.completed < 200
 
         market.until(begun, "some lines have run")
-        market.kill("gateway")
+        # A worker may answer for a moment after the process that kept it: wait for the new one.
+        killed = market.kill("gateway")
+        market.until(lambda: market.is_back("gateway", killed), "the gateway is started again")
 
         def back() -> bool:
             try:
