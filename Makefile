@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 JOBS ?= 2
 REPORTS := .test-reports
+# Where torch's build for processors comes from: a folder of wheels where pip is told of one.
+TORCH_FROM ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
 PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 .DEFAULT_GOAL := help
 .PHONY: help up test check fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  Arguments: make up ARGS="--detach --home DIR --port N", make sim SEED=7 HOURS=1'
+	@echo '  Arguments: make up ARGS="--detach --home DIR --port N" (ALL=1: the heavy engines too), make sim SEED=7 HOURS=1'
 
 $(BIN)/uv:
 	@echo "[1/3] making the virtual environment with $(PYTHON)"
@@ -21,7 +23,7 @@ $(BIN)/uv:
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
-	@echo "[2/3] installing the locked dependencies (about 450 MB on disk, once)"
+	@echo "[2/3] installing the locked dependencies (about 520 MB on disk, once)"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements.lock
 	@echo "[3/3] installing penstock itself"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
@@ -36,12 +38,19 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run $(VENV)/.fast
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.heavy: requirements-heavy.lock $(VENV)/.run
+	@$(BIN)/python -c 'import platform, sys; sys.exit((sys.version_info[:2], platform.system(), platform.machine()) != ((3, 11), "Linux", "x86_64"))' || { \
+	  echo "requirements-heavy.lock is for Python 3.11 on Linux x86_64. Elsewhere: $(BIN)/pip install '.[heavy]'"; exit 1; }
+	@echo "installing the heavy engines (torch, transformers, diffusers: about 0.9 GB on disk, once)"
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes $(TORCH_FROM) -r requirements-heavy.lock
+	@touch $@
+
 fast: | $(VENV)/.run ## compile the relay's inner loops (make up does; PENSTOCK_PURE=1 leaves them out)
 	@$(BIN)/python tools/fast.py
 
 setup: $(VENV)/.dev ## the virtual environment with everything, nothing started
 
-up: $(VENV)/.run $(VENV)/.fast ## the whole market on this machine (ARGS="--detach --home DIR --port N")
+up: $(VENV)/.run $(VENV)/.fast $(if $(ALL),$(VENV)/.heavy) ## the whole market on this machine (ARGS="--detach --home DIR --port N")
 	@$(BIN)/penstock up $(ARGS)
 
 test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
@@ -101,6 +110,7 @@ docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
 	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra heavy -c requirements.lock -c requirements-heavy.in $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-heavy.lock
 	@for file in conformance/locks/*.in; do \
 	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done
 

@@ -124,11 +124,16 @@ class Ground:
             raise RuntimeError(f"penstock {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def up(self, *, miners: int) -> None:
-        """Start it with the limits of a key out of the way; returns when it is ready."""
+    def up(self, *, miners: int, settings: dict[str, dict[str, Any]] | None = None) -> None:
+        """Start it with the limits of a key out of the way; returns when it is ready. `settings` are
+        more of them, by station.
+        """
         overrides = self.home / "overrides"
         overrides.mkdir(parents=True, exist_ok=True)
-        for station, values in OVERRIDES.items():
+        wanted = dict(OVERRIDES)
+        for station, values in (settings or {}).items():
+            wanted[station] = {**wanted.get(station, {}), **values}
+        for station, values in wanted.items():
             (overrides / f"{station}.json").write_text(json.dumps(values))
         options = ("--miners", str(miners), "--validators", "0", "--port", str(self.port))
         self.penstock("up", "--detach", *options)

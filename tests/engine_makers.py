@@ -19,12 +19,14 @@ DEADLINE_MS = 60_000
 
 
 def make_world(home: Path) -> EngineWorld:
-    """Real sockets; the worker processes get nothing of this process's environment but PATH."""
+    """Real sockets; the worker processes get nothing of this process's environment but PATH, and HOME,
+    where packages that were fetched are kept.
+    """
     return EngineWorld(
         network=Sockets(),
         entropy=os.urandom,
         home=home,
-        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(Path.home())},
     )
 
 

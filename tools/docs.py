@@ -48,6 +48,7 @@ READING_ORDER = (
     "consensus",
     "shares",
     "settlement",
+    "weights",
     "errors",
 )
 METRICS_BEGIN = "<!-- metrics: written by `make docs` from gateway/meters.py -->\n"

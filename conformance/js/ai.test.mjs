@@ -93,7 +93,7 @@ for (const name of ["embeddings", "realEmbeddings"]) {
 }
 
 test("generateImage", async () => {
-  const model = provider.imageModel("echo/images");
+  const model = provider.imageModel("tiny-image");
   const answer = await generateImage({ model, prompt: SAID, size: "256x256", ...once });
   assert.equal(answer.image.mediaType, "image/png");
 });

@@ -8,13 +8,14 @@ import msgspec
 import pytest
 from tests.engine_makers import DEADLINE_MS, Caller, chat_body, data_events, text_of
 
-from penstock.adapters.engines.echo import Echo, EchoSettings, Slots
+from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.adapters.engines.echo_answers import (
     embeddings_answer,
     read_chat,
     read_completion,
     unit_vector,
 )
+from penstock.adapters.engines.slots import Slots
 from penstock.kit.engine import Capability, EngineFailed
 from penstock.kit.wire.problem import Refusal
 from penstock.kit.wire.sockets import Sockets
@@ -75,7 +76,7 @@ async def test_health_and_metrics_are_served(echo: Echo) -> None:
     assert b"penstock_echo_running 0" in (await Caller(echo).get("/metrics")).body
 
 
-async def test_a_full_engine_answers_503_and_frees_the_slot_of_who_hangs_up() -> None:
+async def test_a_full_engine_answers_429_and_frees_the_slot_of_who_hangs_up() -> None:
     engine = make_echo(EchoSettings(token_ms=0, slots_max=1, queue_max=0))
     await engine.start(deadline_ms=DEADLINE_MS)
     engine.settings = EchoSettings(token_ms=3_600_000, slots_max=1, queue_max=0)
@@ -85,7 +86,7 @@ async def test_a_full_engine_answers_503_and_frees_the_slot_of_who_hangs_up() ->
         while (await engine.stats()).running == 0:
             await asyncio.sleep(0.01)
     refused = await caller.post("/v1/chat/completions", chat_body("c"))
-    assert refused.status == 503
+    assert refused.status == 429
     assert msgspec.json.decode(refused.body)["error"]["code"] == "engine_full"
     hanging.cancel()
     engine.settings = EchoSettings(token_ms=0, slots_max=1, queue_max=0)

@@ -14,9 +14,11 @@ from tests.engine_makers import DEADLINE_MS, Caller, make_world, text_of
 
 from penstock.adapters.child_process import ChildProcess
 from penstock.adapters.engines.catalogue import build_engine
-from penstock.adapters.engines.llamacpp import LlamaCpp, ending, remedy_for
-from penstock.adapters.engines.llamacpp_worker import WorkerReady, WorkerSettings
+from penstock.adapters.engines.llamacpp import LlamaCpp
+from penstock.adapters.engines.llamacpp_worker import WorkerSettings
 from penstock.adapters.engines.model_files import gguf_path
+from penstock.adapters.engines.worker_engine import ending, remedy_for
+from penstock.adapters.engines.worker_pipe import WorkerReady
 from penstock.kit.engine import Capability, EngineFailed, EngineLimits
 
 LIMITS = EngineLimits(slots_max=2, context_tokens_max=512)

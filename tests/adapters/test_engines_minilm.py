@@ -65,7 +65,7 @@ async def test_related_texts_are_nearer_than_unrelated_ones(home: Path) -> None:
     ]
     assert len(asked) == minilm.VECTOR_SIZE
     assert cosine(asked, related) > cosine(asked, unrelated) + 0.3
-    assert engine.capabilities == {Capability.EMBEDDINGS}
+    assert engine.capabilities == {Capability.EMBEDDINGS, Capability.RERANK}
     assert too_long.status == 400
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tests.cli.stations import Stations
 
+from penstock.adapters.engines import pocketsphinx
 from penstock.cli.api import Refused
 from penstock.cli.bootstrap import (
-    BUILTIN_CHUTES,
     VALIDATOR_CREDIT_NANO,
     YOUR_CREDIT_NANO,
     deploy_chutes,
@@ -21,7 +21,7 @@ from penstock.cli.bootstrap import (
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.cli.market import Market
-from penstock.cli.plan import Plan, Wish, make_plan
+from penstock.cli.plan import BUILTIN_CHUTES, EXTRA_CHUTES, Plan, Wish, make_plan
 from penstock.kit.errors import ConnectFailed
 from penstock.kit.keys import verify
 from penstock.kit.wire.http import Request, Response, json_response
@@ -104,6 +104,17 @@ async def test_the_chutes_that_ship_are_deployed_by_the_owner_and_always_the_sam
         assert (manifest.name, manifest.owner) == (name, body["signer"])
         assert manifest.owner == plan.owner.identity
         assert manifest.model_digest
+
+
+async def test_a_chute_whose_engine_is_not_installed_is_left_out_and_the_others_are_deployed(
+    stations: Stations, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pocketsphinx, "find_spec", lambda _name: None)
+    accepts(stations)
+    await deploy_chutes(plan)
+    names = [body["body"]["name"] for body in stations.bodies(CHUTES)]
+    assert names == [name for name in BUILTIN_CHUTES if name != "pocketsphinx"]
+    assert "pocketsphinx" in EXTRA_CHUTES
 
 
 async def test_what_serves_is_counted_and_nothing_while_the_market_is_silent(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from tests.makers import OWNER
 
-from penstock.cli.bootstrap import BUILTIN_CHUTES
 from penstock.cli.chute_file import read_chute_file
 from penstock.cli.errors import Stop
+from penstock.cli.plan import BUILTIN_CHUTES
 from penstock.spec.messages import Modality, chute_id
 
 WHOLE = """

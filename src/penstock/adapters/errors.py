@@ -165,3 +165,24 @@ class NameRefused(ValueError):
             f"{self.name!r} is not a valid published name: use relative names of letters, digits, "
             "'-', '_', '.' and '/', no part of which starts with a dot."
         )
+
+
+@dataclass(eq=False)
+class AudioRefused(Exception):
+    """Audio that an engine cannot read; `reason` is said to whoever sent it."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}."
+
+
+@dataclass(eq=False)
+class PackageBroken(Exception):
+    """A fetched package is not what it should be, or could not be fetched."""
+
+    name: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"The package {self.name} could not be had: {self.why}."

@@ -11,7 +11,8 @@ from pathlib import Path
 from penstock.adapters.engines.catalogue import model_digest
 from penstock.cli.api import Refused, call
 from penstock.cli.chute_file import read_chute_file
-from penstock.cli.plan import ECHO_CHUTES, Plan, make_api_key
+from penstock.cli.plan import BUILTIN_CHUTES, EXTRA_CHUTES, Plan, make_api_key
+from penstock.kit.engine import EngineFailed
 from penstock.kit.errors import WireError
 from penstock.spec.accounts import AccountOpening
 from penstock.spec.canon import to_plain
@@ -20,7 +21,6 @@ from penstock.spec.units import NANO_PER_USD
 
 YOUR_CREDIT_NANO = 10 * NANO_PER_USD
 VALIDATOR_CREDIT_NANO = 5 * NANO_PER_USD
-BUILTIN_CHUTES = ("tiny-chat", "minilm", *(f"echo/{modality}" for modality in ECHO_CHUTES))
 
 
 async def open_accounts(plan: Plan) -> str:
@@ -53,7 +53,12 @@ async def deploy_chutes(plan: Plan) -> None:
     for name in BUILTIN_CHUTES:
         path = Path(str(files("penstock.cli") / "chutes" / f"{name}.toml"))
         manifest = read_chute_file(path, owner=plan.owner.identity)
-        digest = model_digest(manifest.engine, manifest.source)
+        try:
+            digest = model_digest(manifest.engine, manifest.source)
+        except EngineFailed:
+            if name in EXTRA_CHUTES:
+                continue  # not installed; `penstock chutes` shows that it is not there
+            raise
         signed = sign("manifest", replace(manifest, model_digest=digest), plan.owner)
         await call("POST", f"{plan.url('market')}/v1/chutes", body=to_plain(signed))
 

@@ -12,7 +12,6 @@ from penstock.adapters.embedded_postgres import PostgresServer
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.cli.api import Refused
 from penstock.cli.bootstrap import (
-    BUILTIN_CHUTES,
     are_serving,
     deploy_chutes,
     is_healthy,
@@ -20,7 +19,14 @@ from penstock.cli.bootstrap import (
     served,
 )
 from penstock.cli.errors import Stop
-from penstock.cli.plan import MINER_CHUTES, Plan, station_command, write_configs
+from penstock.cli.plan import (
+    BUILTIN_CHUTES,
+    EXTRA_CHUTES,
+    MINER_CHUTES,
+    Plan,
+    station_command,
+    write_configs,
+)
 from penstock.cli.supervisor import FirstStartFailed, Process, Supervisor
 from penstock.kit.clock import SystemClock
 from penstock.kit.errors import WireError
@@ -149,7 +155,8 @@ class Market:
     async def _wait_served(self, total: int) -> None:
         """Every first chute that a miner was started for has an instance. Raises Stop."""
         miners = MINER_CHUTES[: len(self.plan.miners)]
-        wanted = {name: sum(name in one for one in miners) for name in BUILTIN_CHUTES}
+        sure = [name for name in BUILTIN_CHUTES if name not in EXTRA_CHUTES]
+        wanted = {name: sum(name in one for one in miners) for name in sure}
         try:
             async with asyncio.timeout(SERVED_DEADLINE_MS / 1000):
                 while True:

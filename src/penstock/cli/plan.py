@@ -27,16 +27,32 @@ GATEWAY_WORKERS_MAX = 64
 API_KEY_PREFIX = "sk-penstock-"
 API_KEY_BYTES = 24
 SECRET_BYTES = 32
-ECHO_CHUTES = ("rerank", "images", "speech", "transcription", "moderation")
-"""What no model that ships with Penstock does: the development engine does it, at no cost to speak of."""
+BUILTIN_CHUTES = (
+    *("tiny-chat", "minilm", "minilm-rerank", "moderation-mini", "tiny-image"),
+    *("pocketsphinx", "flite"),
+)
+EXTRA_CHUTES = frozenset({"pocketsphinx", "flite"})
+"""What needs the extra `miner`, or a program that is fetched: `up` goes on where they cannot start."""
 # The first two miners chat and the third does all else; further ones take what the market wants.
 MINER_CHUTES = (
     ("tiny-chat",),
     ("tiny-chat",),
-    ("minilm", *(f"echo/{modality}" for modality in ECHO_CHUTES)),
+    tuple(name for name in BUILTIN_CHUTES if name != "tiny-chat"),
 )
 INSTANCES_MAX = 8
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "NO_COLOR", PURE)
+ENGINES_GET = ("PATH", "HOME", "XDG_CACHE_HOME")
+"""Where a speech engine's program is looked for, and where it is kept when it was fetched."""
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "SSL_CERT_FILE",
+    "NO_COLOR",
+    PURE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +257,7 @@ def _miner(plan: Plan, name: str, chutes: tuple[str, ...]) -> dict[str, Any]:
         "chutes": list(chutes),
         "instances_max": INSTANCES_MAX,
         "auto": True,
+        "engine_env": inherited(ENGINES_GET),
         "operator": plan.operator.identity,
     }
 

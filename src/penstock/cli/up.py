@@ -112,7 +112,8 @@ Penstock is up.
 
   gateway   {url}/v1
   API key   {api_key}
-  models    tiny-chat (chat), minilm (embeddings), echo/... (all else, for development)
+  models    tiny-chat (chat), minilm (embeddings), minilm-rerank (rerank), moderation-mini (moderation),
+            tiny-image (images), flite (speech), pocketsphinx (transcription)
   home      {home.path}
 
 Ask it something:

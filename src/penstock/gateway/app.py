@@ -24,6 +24,7 @@ from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.nats import NatsBus
 from penstock.adapters.nats_store import NatsStore
 from penstock.adapters.secret_file import load_or_create_secret
+from penstock.adapters.tunnel_certificate import tunnel_certificate
 from penstock.adapters.worker_process import WorkerProcess, tell_ready
 from penstock.gateway.charter import Facts, read_facts
 from penstock.gateway.config import GatewayConfig, as_worker, read_config
@@ -34,6 +35,7 @@ from penstock.gateway.meters import ABOUT, show_build
 from penstock.gateway.posts import ALONE, Post, know_market, show_inside
 from penstock.gateway.routes import build_site
 from penstock.gateway.service import Gateway
+from penstock.gateway.tunnels import Tunnels, client_of, open_port
 from penstock.gateway.workers import Launch
 from penstock.kit.clock import SystemClock
 from penstock.kit.errors import PortTaken, WireError
@@ -50,6 +52,7 @@ from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
 from penstock.kit.wire.tls import Certificate, CertificateUnusable
+from penstock.kit.wire.tunnel_pool import TunnelClient
 
 if TYPE_CHECKING:
     from penstock.adapters.otel import OtelSink
@@ -95,7 +98,7 @@ def build(
         name=config.name,
         clock=SystemClock(),
         bus=bus,
-        http=HttpClient(Sockets(), limits),
+        http=client_of(config, Sockets(), limits),
         sign=key,
         verify=verify,
         entropy=ENTROPY,
@@ -165,9 +168,11 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
     ):
         gateway = build(config, facts=facts, key=key, bus=bus, store=store)
         gateway.tracer = None if sink is None else _tracer(config, sink)
+        tls_of_tunnels = make_tunnels(config, gateway, post)
         server = _server(config, gateway, post)
         async with Scope() as scope:
             gateway.start(scope)
+            await open_port(gateway.tunnels, config, post.number, Sockets(), tls=tls_of_tunnels)
             if post.is_warm:
                 await know_market(gateway)
             inside = await show_inside(gateway, post)
@@ -179,6 +184,8 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
             await stopped.wait()
             _log.info("gateway.draining", running=gateway.admission.running)
             gateway.halt()
+            if gateway.tunnels is not None:
+                await gateway.tunnels.stop()
             await server.close(config.deadlines.drain_ms)
             await gateway.stop()
             if inside is not None:
@@ -188,6 +195,26 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
     if sink is not None:
         await sink.close()
     _log.info("gateway.stopped")
+
+
+def make_tunnels(config: GatewayConfig, gateway: Gateway, post: Post) -> ssl.SSLContext | None:
+    """Give the gateway its tunnels, if it is to have any; what their port serves with."""
+    if not isinstance(gateway.http, TunnelClient):
+        return None
+    context, channel = tunnel_certificate()
+    gateway.tunnels = Tunnels(
+        http=gateway.http,
+        reachable=gateway.directory.reachable,
+        clock=gateway.clock,
+        sign=gateway.sign,
+        verify=gateway.verify,
+        entropy=gateway.entropy,
+        metrics=gateway.metrics,
+        channel=channel,
+        config=config.tunnel,
+        count=config.workers + 1 if post.number else 1,
+    )
+    return context
 
 
 async def _facts_unless(

@@ -139,6 +139,25 @@ class StoreBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account_uploads_max: int = 4
 
 
+class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where miners that nobody can dial open reverse connections to this gateway (docs/nat.md)."""
+
+    host: str = ""
+    """Where to listen; "": where the gateway does."""
+    port: int = 0
+    """The first worker's; the next worker has the next port, and one more is for renewals. 0: none."""
+    public_host: str = ""
+    """What miners dial; "": the host by which they know the gateway."""
+    greeting_max: int = 256
+    """Connections that have not proven yet who they are."""
+    node_links_max: int = 512
+    """Of one node of a miner, at each worker."""
+    links_max: int = 8_192
+    """Of all miners, at each worker."""
+    wait_ms: int = 5_000
+    """For a connection of a node to become free; then another miner is asked."""
+
+
 class BatchBounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds and times of batches."""
 
@@ -194,6 +213,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounds: Bounds = Bounds()
     store: StoreBounds = StoreBounds()
     batches: BatchBounds = BatchBounds()
+    tunnel: TunnelConfig = TunnelConfig()
     aliases: dict[str, str] = {}
     """Names that stand for model strings: `"fast": "a/b:nitro, c/d"`."""
 

@@ -13,6 +13,7 @@ from penstock.gateway.config import Bounds
 from penstock.gateway.errors import ModelUnknown
 from penstock.gateway.field import Field
 from penstock.gateway.instances import Instance
+from penstock.gateway.reach import Reachable
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Board, Clock, Verify
 from penstock.spec.errors import BadMessage, SpecError
@@ -51,6 +52,8 @@ class Directory:
         self._instances: dict[str, Instance] = {}
         self._fields: dict[str, Field] = {}
         self._prices: dict[Price, Price] = {}
+        self.reachable = Reachable()
+        """Who must dial us, and has."""
 
     async def watch_offers(self, board: Board) -> None:
         """For ever: take offers as they come, are renewed, and go."""
@@ -179,6 +182,7 @@ class Directory:
     def _list(self, key: str, instance: Instance) -> None:
         self._instances[key] = instance
         instance.renewed(instance.offer)
+        self.reachable.listed(instance)
         self._fields.setdefault(instance.chute, Field()).add(instance)
 
     def _renew(self, known: Instance, offer: Offer) -> None:
@@ -187,13 +191,18 @@ class Directory:
         if former.chute != offer.chute:
             self._unlist(known)
             known.renewed(offer)
+            self.reachable.listed(known)
             self._fields.setdefault(offer.chute, Field()).add(known)
             return
         known.renewed(offer)
+        if former.endpoint != offer.endpoint:
+            self.reachable.unlisted(known, former)
+            self.reachable.listed(known)
         if former.price != offer.price:
             self.field(offer.chute).price_changed()
 
     def _unlist(self, known: Instance) -> None:
+        self.reachable.unlisted(known, known.offer)
         field = self._fields[known.chute]
         field.remove(known)
         if not field:

@@ -68,6 +68,8 @@ class Instance:
     failures: int = 0
     rest_ms: int = 0
     broken_until_ms: int = 0
+    is_away: bool = False
+    """Its miner must dial us and has not: there is no room that we could reach."""
     is_trial: bool = False
     """The breaker is half open and its one trial is running."""
     given_us: int = 0
@@ -138,6 +140,11 @@ class Instance:
         self.room_most = max(self.room_most, offer.room + self._least)
         self.peak = self._most
         self._most = self._least = self.running
+        self._read()
+
+    def reached(self, *, is_here: bool) -> None:
+        """Its miner has reverse connections to us now, or none any more."""
+        self.is_away = not is_here
         self._read()
 
     def started(self) -> None:
@@ -217,7 +224,7 @@ class Instance:
         self.chute, self.price = offer.chute, offer.price
         self.valid_until_ms = offer.valid_until_ms
         self._asked_price = None
-        self.room = min(self.offer.room + self.peak, self.room_most)
+        self.room = 0 if self.is_away else min(offer.room + self.peak, self.room_most)
 
 
 def _smooth(old: int, new: int, weight: int) -> int:

@@ -118,6 +118,15 @@ METERS = (
     Meter("gateway_breakers_opened_total", _C, "Times an instance was put aside for failing."),
     Meter("gateway_sessions", _G, "Sessions with miners."),
     Meter("gateway_sessions_lost_total", _C, "Sessions that a miner had forgotten."),
+    Meter("gateway_tunnels", _G, "Reverse connections that miners have opened."),
+    Meter("gateway_tunnel_nodes", _G, "Nodes of miners with such connections."),
+    Meter("gateway_tunnels_opened_total", _C, "Reverse connections that were let in."),
+    Meter(
+        "gateway_tunnels_refused_total",
+        _C,
+        "Reverse connections that were not.",
+        (("code", "`miner_unknown`, `too_many`, `busy`"),),
+    ),
     Meter("gateway_unsealed", _G, "Orders that wait for a seal."),
     Meter(
         "gateway_seals_failed_total",

@@ -32,15 +32,16 @@ ALONE = Post()
 
 
 async def know_market(gateway: Gateway) -> None:
-    """Wait until the board has told what there is: then it says nothing for a while. An empty market
-    is waited for in vain, and not for long.
+    """Wait until the board has told what there is, and those that must dial us have: then it says
+    nothing for a while. An empty market is waited for in vain, and not for long.
     """
     directory = gateway.directory
     known = -1
     for _ in range(WARM_DEADLINE_MS // WARM_STEP_MS):
         await asyncio.sleep(WARM_STEP_MS / 1000)
         now = directory.instances_count
-        if now and now == known and directory.names():
+        away = directory.reachable.missing
+        if now and now == known and directory.names() and not away:
             return
         known = now
 

@@ -16,6 +16,7 @@ from penstock.gateway.files_site import UploadSite
 from penstock.gateway.meters import count_request
 from penstock.gateway.pages import Pages
 from penstock.gateway.service import Gateway
+from penstock.gateway.tunnels import TUNNELS_PATH
 from penstock.gateway.unsupported import add_unsupported
 from penstock.kit.wire.http import Handler, Request, Response, Stream
 from penstock.kit.wire.routes import Routes
@@ -55,6 +56,8 @@ def build_routes(gateway: Gateway) -> Routes:
         ):
             routes.add(method, path, _guarded(gateway, answer))
         routes.add("POST", FILES_PATH, _by_callbacks)
+    if gateway.tunnels is not None:
+        routes.add("GET", TUNNELS_PATH, _guarded(gateway, gateway.tunnels.page))
     add_unsupported(routes, guard=lambda handler: _guarded(gateway, handler))
     return routes
 

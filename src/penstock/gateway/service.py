@@ -37,6 +37,7 @@ from penstock.gateway.plan import Planner
 from penstock.gateway.records import Recorder
 from penstock.gateway.sealer import Sealer
 from penstock.gateway.sessions import Sessions
+from penstock.gateway.tunnels import Tunnels
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Bus, Clock, Entropy, Sign, Stores, Verify
 from penstock.kit.tasks import Errands, Scope, crash_recorder
@@ -78,6 +79,8 @@ class Gateway:
     tracer: Tracer | None = None
     gather: Callable[[], Awaitable[bytes]] | None = None
     """What all processes of this gateway export together, where there are several."""
+    tunnels: Tunnels | None = None
+    """Who lets miners in that nobody can dial, where there is a port for them."""
 
     passages: dict[Swept, None] = field(init=False, default_factory=dict)
     """Requests on their way; as many as `admission` lets in, and those at its door."""
@@ -211,6 +214,8 @@ class Gateway:
             scope.supervise(name, loop, on_event=crash)
         if self.batches is not None:
             scope.supervise("batches", self.batches.keep, on_event=crash)
+        if self.tunnels is not None:
+            self.tunnels.watch(scope)
 
     def halt(self) -> None:
         """About to stop: no line of a batch is begun any more."""

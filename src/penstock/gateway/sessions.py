@@ -27,6 +27,7 @@ from penstock.kit.ports import Clock, Entropy, Sign, Verify
 from penstock.kit.tasks import Backoff, Errands
 from penstock.kit.wire.client import HttpClient, link_key
 from penstock.kit.wire.link import LinkKey
+from penstock.kit.wire.tunnel_pool import endpoint_url
 from penstock.spec.canon import to_plain
 from penstock.spec.errors import SpecError
 from penstock.spec.keys import parse_signed, sign, signed_digest
@@ -85,7 +86,7 @@ class Peer:
     )
 
     def __init__(self, endpoint: str, miner: str) -> None:
-        self.endpoint = endpoint.rstrip("/")
+        self.endpoint = endpoint_url(endpoint, miner)
         self.miner = miner
         self.key: LinkKey = link_key(self.endpoint)
         parts = urlsplit(self.endpoint)

@@ -7,20 +7,32 @@ task that already runs returns it. A task that no agent has asked for during `or
 itself, so that nothing runs for ever for nobody.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
+from penstock.spec.canon import digest
+
 TASK_NAME_CHARS_MAX = 63
 """A DNS label: what every runtime can use as a name."""
+TASK_STDIN_BYTES_MAX = 1 << 20
+BEAT_EVERY_MS = 20_000
+ORPHAN_MS = 120_000
+"""A task that no agent has asked for during this time ends by itself."""
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Reach(Enum):
     """What network a task has besides the loopback that it serves on."""
 
     NONE = "none"
+    """It answers who calls it and calls nobody."""
+    OWN = "own"
+    """Nobody outside either, but its processes may call each other on a loopback of their own."""
     HOST = "host"
     """What the machine has. For engines that must fetch something or talk among nodes."""
 
@@ -64,6 +76,52 @@ class Task:
     announces: bool = False
     stop_ms: int = 10_000
     """From the request to stop to the kill of everything it started."""
+
+
+def task_content(task: Task) -> str:
+    """SHA-256 (hex) of all that makes a task what it is: equal exactly when the tasks are equal.
+
+    Raises NotCanonical for text that is not Unicode.
+    """
+    needs = task.needs
+    return digest(
+        "runtime-task",
+        {
+            "name": task.name,
+            "argv": list(task.argv),
+            "env": dict(task.env),
+            "image": task.image,
+            "stdin": task.stdin.hex(),
+            "readable": [str(path) for path in task.readable],
+            "writable": [str(path) for path in task.writable],
+            "needs": {
+                "cpu_milli": needs.cpu_milli,
+                "memory_bytes": needs.memory_bytes,
+                "gpus": needs.gpus,
+                "gpu_uuids": list(needs.gpu_uuids),
+                "nodes": needs.nodes,
+                "files_max": needs.files_max,
+                "reach": needs.reach.value,
+            },
+            "announces": task.announces,
+            "stop_ms": task.stop_ms,
+        },
+    ).hex()
+
+
+def check_task(task: Task) -> None:
+    """Raises TaskFailed for a task that no runtime could run: name, program, sizes."""
+    reason = ""
+    if _LABEL.fullmatch(task.name) is None:
+        reason = f"a task's name is a DNS label (a-z, 0-9, -, at most 63), got {task.name[:80]!r}."
+    elif not task.argv or "\0" in "".join(task.argv):
+        reason = "a task needs a program to run."
+    elif len(task.stdin) > TASK_STDIN_BYTES_MAX:
+        reason = f"its settings have {len(task.stdin)} bytes, over {TASK_STDIN_BYTES_MAX}."
+    elif task.announces == any("{port}" in argument for argument in task.argv):
+        reason = "a task either announces its address or takes a {port}."
+    if reason:
+        raise TaskFailed(name=task.name[:TASK_NAME_CHARS_MAX], reason=reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from penstock.adapters.engines.catalogue import EngineKind, EngineWorld, build_engine
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
+from penstock.adapters.hardware import machine
 from penstock.adapters.keyfile import load_or_create_key
-from penstock.adapters.nvidia import nvidia_cards
 from penstock.adapters.outbox_file import OutboxFile, OutboxInUse
 from penstock.kit.clock import SystemClock
 from penstock.kit.engine import Engine, EngineLimits
@@ -24,9 +24,10 @@ from penstock.kit.log import configure
 from penstock.kit.ports import Entropy, Sign
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.sockets import Sockets
+from penstock.kit.wire.tunnel_road import Road, dialling_context, shown_channel
 from penstock.miner.config import MinerConfig, read_config
 from penstock.miner.errors import ConfigInvalid
-from penstock.miner.hardware import Gpu, Hardware, detect
+from penstock.miner.hardware import Hardware, detect
 from penstock.miner.service import Ports
 from penstock.miner.station import run_miner
 from penstock.spec.messages import Manifest
@@ -57,6 +58,7 @@ def build(config: MinerConfig) -> Ports:
         engines=engine_builder(world, threads=config.engine_threads),
         engine_kinds=frozenset(kind.value for kind in EngineKind),
         store=OutboxFile(home / OUTBOX_FILE),
+        road=Road(Sockets(tls_context=dialling_context()), shown_channel),
     )
 
 
@@ -69,18 +71,16 @@ def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Manifest], 
             context_tokens_max=manifest.limits.context_tokens_max,
             threads=threads,
         )
-        return build_engine(manifest.engine, manifest.source, limits, world=world)
+        return build_engine(
+            manifest.engine, manifest.source, limits, world=world, digest=manifest.model_digest
+        )
 
     return build_for
 
 
 def this_machine() -> Hardware:
     """What this machine is, read from its kernel and its graphics driver."""
-    cards = nvidia_cards()
-    gpus = tuple(
-        Gpu(model=card.model, uuid=card.uuid, memory_bytes=card.memory_bytes) for card in cards
-    )
-    return detect(lambda path: Path(path).read_text("utf-8", errors="replace"), gpus=gpus)
+    return detect(*machine.this_machine().facts())
 
 
 async def serve(config: MinerConfig) -> None:

@@ -1,6 +1,7 @@
 """The miner's configuration: one file, read once at start. Protocol numbers are not in it."""
 
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,33 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Orders of one gateway that wait for its seal; beyond these it is refused."""
 
 
+class TunnelMode(Enum):
+    """How gateways reach this miner."""
+
+    OFF = "off"
+    """They dial `endpoint`."""
+    ONLY = "only"
+    """By reverse connections, which this miner opens: nothing has to be open to it (docs/nat.md)."""
+    BOTH = "both"
+    """They dial `endpoint`, and take reverse connections when it does not answer."""
+
+
+class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Reverse connections to gateways."""
+
+    mode: TunnelMode = TunnelMode.OFF
+    gateways: tuple[str, ...] = ()
+    """URLs of gateways; empty: those that the market names."""
+    spare_min: int = 4
+    """Connections to each process of a gateway that rest and wait; as many as are busy, if more are."""
+    links_max: int = 256
+    """Connections to each process of a gateway; a busy one carries one request."""
+    look_ms: int = 15_000
+    """How often gateways are asked where their tunnel ports are."""
+    retry_ms_max: int = 3_000
+    """The longest pause between two tries to reach a gateway."""
+
+
 class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file given to `--config`. The key stands in a file that only the miner can read.
 
@@ -80,6 +108,7 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     clock_skew_ms: int = 0
     """Sets this miner's clock off the machine's, to drill what a wrong clock does."""
     log_json: bool = True
+    tunnel: TunnelConfig = TunnelConfig()
     deadlines: Deadlines = Deadlines()
     bounds: Bounds = Bounds()
 
@@ -130,6 +159,8 @@ def check_config(config: MinerConfig, *, place: str) -> MinerConfig:
         reason = "`engine_threads` is at least 1"
     elif config.instances_max < 1:
         reason = "`instances_max` is at least 1"
+    elif not 1 <= config.tunnel.spare_min <= config.tunnel.links_max:
+        reason = "`tunnel.spare_min` is at least 1 and at most `tunnel.links_max`"
     elif not config.chutes and not config.auto:
         reason = "name a chute in `chutes`, or set `auto` to serve what the market lacks"
     else:

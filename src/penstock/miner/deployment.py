@@ -19,6 +19,7 @@ from penstock.miner.timing import MarketTime
 from penstock.miner.view import MarketView, read_view
 from penstock.spec.params import Params, params_digest
 
+GATEWAYS_MAX = 256
 INFO_BEATS = 10
 """The charter changes rarely; it is read again every so many beats."""
 
@@ -37,6 +38,8 @@ class Deployment:
     params: Params
     abilities: Abilities
     ledger_url: str = ""
+    gateway_urls: tuple[str, ...] = ()
+    """Where the market says that gateways are."""
     why: str = ""
     """Why the market could not be followed, "" when it could."""
     unserved: dict[str, str] = field(default_factory=dict)
@@ -82,6 +85,9 @@ class Deployment:
         ledger_url = info.get("ledger_url")
         if isinstance(ledger_url, str) and ledger_url.startswith(("http://", "https://")):
             self.ledger_url = ledger_url
+        urls = info.get("gateway_urls")
+        if isinstance(urls, list):
+            self.gateway_urls = tuple(one for one in urls[:GATEWAYS_MAX] if isinstance(one, str))
         charter = self.trust.charter
         if charter is not None and charter.params_digest != params_digest(self.params):
             raise PeerRefused(

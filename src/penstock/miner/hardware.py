@@ -1,47 +1,25 @@
-"""What this machine is, read from the machine itself: never declared by its owner.
-
-The kernel's files come through a reader, graphics cards through a probe, so that a test or the
-simulator can be any machine. What cannot be read is left out, not guessed.
-"""
+"""What this machine is to the market: read from the machine itself, never declared by its owner."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
-Reader = Callable[[str], str]
-"""Path -> the text of that file. Raises OSError."""
+from penstock.kit.hardware import Gpu, Host, Maker
+
+__all__ = ["ANY", "CPU", "GPU", "Gpu", "Hardware", "detect", "gpu_class"]
 
 CPU = "cpu"
 GPU = "gpu"
 ANY = "any"
-FACT_CHARS_MAX = 4096
-
-# Board facts that survive a reinstallation; several need root and are then simply absent.
-BOARD_FILES = (
-    "/etc/machine-id",
-    "/sys/class/dmi/id/board_vendor",
-    "/sys/class/dmi/id/board_name",
-    "/sys/class/dmi/id/board_serial",
-    "/sys/class/dmi/id/product_uuid",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One graphics card, as its driver names it."""
-
-    model: str
-    uuid: str
-    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """The machine. `kind` is the class that offers carry: `cpu`, or `nvidia-h100` and the like.
 
-    `device` is the hex digest of the facts that name the physical machine: all its instances share
-    it, so that one machine counts once however many miners run on it.
+    `cores` and `memory_bytes` are what this process may use. `device` is the hex digest of the facts
+    that name the physical machine: all its instances share it, so that one machine counts once however
+    many miners run on it.
     """
 
     kind: str
@@ -50,59 +28,58 @@ class Hardware:
     memory_bytes: int
     gpus: tuple[Gpu, ...]
     device: str
+    host: Host = field(default_factory=Host)
 
     @property
     def classes(self) -> frozenset[str]:
         """The hardware needs of a manifest that this machine meets."""
-        graphics = {GPU, *(gpu_class(gpu.model) for gpu in self.gpus)} if self.gpus else set[str]()
+        graphics = set[str]()
+        if self.gpus:
+            graphics = {GPU, *(gpu_class(gpu.model, gpu.maker) for gpu in self.gpus)}
         return frozenset({"", ANY, CPU, self.kind} | graphics)
 
 
-def detect(read: Reader, *, gpus: tuple[Gpu, ...] = ()) -> Hardware:
-    """Read the machine. Works anywhere: on a system without these files every fact is empty or 0."""
-    cpu_text = _read(read, "/proc/cpuinfo")
-    model = _field(cpu_text, "model name")
-    cores = len(re.findall(r"^processor\s*:", cpu_text, re.MULTILINE))
+def detect(host: Host, gpus: tuple[Gpu, ...] = ()) -> Hardware:
+    """The market's view of these facts. Half a core is still one; no core at all is 0."""
     return Hardware(
-        kind=gpu_class(gpus[0].model) if gpus else CPU,
-        model=gpus[0].model if gpus else model,
-        cores=cores,
-        memory_bytes=_memory_bytes(_read(read, "/proc/meminfo")),
+        kind=gpu_class(gpus[0].model, gpus[0].maker) if gpus else CPU,
+        model=gpus[0].model if gpus else host.model,
+        cores=-(-host.cores_milli // 1000),
+        memory_bytes=host.memory_bytes,
         gpus=gpus,
-        device=_device(read, model=model, gpus=gpus),
+        device=_device(host, gpus),
+        host=host,
     )
 
 
-def gpu_class(model: str) -> str:
-    """`NVIDIA H100 80GB HBM3` -> `nvidia-h100`: maker and chip, without memory size and bus.
+def gpu_class(model: str, maker: Maker = Maker.NVIDIA) -> str:
+    """`NVIDIA H100 80GB HBM3` -> `nvidia-h100`, `AMD Instinct MI300X` -> `amd-mi300x`: maker and chip,
+    without memory size, bus and family. A slice is its own class: `nvidia-a100-mig-1g-10gb`.
 
     The maker stands in front even where the driver leaves it out.
     """
-    words = re.findall(r"[a-z0-9]+", model.lower())
-    plain = [word for word in words if word not in {"nvidia", "geforce", "tesla", "quadro"}]
-    chip = [word for word in plain if not re.fullmatch(r"\d+gb|hbm\w*|pcie|sxm\d*|nvl|sxm", word)]
-    return "-".join(["nvidia", *chip[:2]])
+    chip_text, _, cut = model.partition(" MIG ")
+    words = re.findall(r"[a-z0-9]+", chip_text.lower())
+    plain = [word for word in words if word not in _FAMILY]
+    chip = [word for word in plain if not _SIZE_OR_BUS.fullmatch(word)]
+    kept = chip[:2] if maker is Maker.NVIDIA else chip[:3]
+    slices = ["mig", *re.findall(r"[a-z0-9]+", cut.lower())] if cut else []
+    return "-".join([maker.value, *kept, *slices])
 
 
-def _read(read: Reader, path: str) -> str:
-    try:
-        return read(path)
-    except OSError:
-        return ""
+_FAMILY = frozenset(
+    {
+        *("nvidia", "geforce", "tesla", "quadro"),
+        *("amd", "radeon", "instinct", "oam", "graphics", "advanced", "micro", "devices", "inc"),
+        "apple",
+    }
+)
+_SIZE_OR_BUS = re.compile(r"\d+gb|hbm\w*|pcie|sxm\d*|nvl|sxm")
 
 
-def _field(text: str, name: str) -> str:
-    found = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else ""
-
-
-def _memory_bytes(text: str) -> int:
-    found = re.search(r"^MemTotal:\s*(\d+) kB$", text, re.MULTILINE)
-    return int(found.group(1)) * 1024 if found else 0
-
-
-def _device(read: Reader, *, model: str, gpus: tuple[Gpu, ...]) -> str:
-    """Facts are kept apart by a zero byte, so that no two sets of facts spell the same bytes."""
-    facts = [_read(read, path).strip()[:FACT_CHARS_MAX] for path in BOARD_FILES]
-    facts += [model, *sorted(gpu.uuid for gpu in gpus)]
+def _device(host: Host, gpus: tuple[Gpu, ...]) -> str:
+    """Facts are kept apart by a zero byte, so that no two sets of facts spell the same bytes. Slices
+    of one card are one device, and so is a machine whatever its container may use of it.
+    """
+    facts = [*host.board, host.model, *sorted({gpu.physical for gpu in gpus})]
     return sha256("\0".join(["penstock/device/v1", *facts]).encode()).hexdigest()

@@ -305,7 +305,8 @@ def _as_ms(seconds: object) -> int:
         value = float(seconds) if isinstance(seconds, (int, float, str)) else 0.0
     except ValueError:
         return 0
-    return ceil(value * 1_000) if 0 < value < COUNT_MAX / 1_000 else 0
+    # 2.007 s times 1000 is a little more than 2007 as a float.
+    return ceil(round(value * 1_000, 6)) if 0 < value < COUNT_MAX / 1_000 else 0
 
 
 def _has_content(choice: Mapping[str, Any]) -> bool:

@@ -25,6 +25,7 @@ SPEECH_PATH = "/v1/audio/speech"
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 TRANSLATIONS_PATH = "/v1/audio/translations"
 TOKENIZE_PATH = "/tokenize"
+IMAGES_PATH = "/v1/images/generations"
 DETOKENIZE_PATH = "/detokenize"
 TEMPLATE_PATH = "/apply-template"
 
@@ -35,7 +36,7 @@ PATHS = {
     RERANK_PATH: Capability.RERANK,
     "/v2/rerank": Capability.RERANK,
     "/rerank": Capability.RERANK,
-    "/v1/images/generations": Capability.IMAGES,
+    IMAGES_PATH: Capability.IMAGES,
     SPEECH_PATH: Capability.SPEECH,
     TRANSCRIPTIONS_PATH: Capability.TRANSCRIPTION,
     TRANSLATIONS_PATH: Capability.TRANSLATION,
@@ -120,6 +121,8 @@ def prepare(
     fields = {name: value for name, value in asked.items() if name not in STEERING}
     _check_capabilities(order.path, asked, capabilities)
     fields["model"] = model
+    if order.path == IMAGES_PATH:
+        _set_seed(fields, order, capabilities)
     if order.path not in GENERATION:
         return _prepared_other(order.path, fields, asked=asked, engine=manifest.engine)
     _check_choices(fields, manifest)

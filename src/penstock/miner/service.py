@@ -14,6 +14,7 @@ from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Clock, Entropy, Network, Sign, Verify
 from penstock.kit.tasks import Scope, crash_recorder
 from penstock.kit.wire.client import ClientLimits, HttpClient
+from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.admission import Admission
 from penstock.miner.charter import Trust
 from penstock.miner.claims import Claims
@@ -34,6 +35,7 @@ from penstock.miner.session_pages import SessionPages
 from penstock.miner.sessions import Sessions
 from penstock.miner.store import OutboxStore
 from penstock.miner.timing import MarketTime
+from penstock.miner.tunnels import Tunnels
 from penstock.spec.params import Params
 
 ENGINE_LINKS = ClientLimits(idle_max=0)
@@ -56,6 +58,8 @@ class Ports:
     engines: Engines
     engine_kinds: frozenset[str]
     store: OutboxStore
+    road: Road | None = None
+    """How tunnel ports of gateways are dialled; only a miner that opens reverse connections needs it."""
 
 
 @dataclass(slots=True)
@@ -87,6 +91,8 @@ class Miner:
     endpoint: str
     metrics: Metrics = field(default_factory=Metrics)
     is_draining: bool = False
+    tunnels: Tunnels | None = None
+    """Reverse connections to gateways, if it opens any."""
     parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +104,7 @@ class Miner:
         Offers are withdrawn, running orders end (at most `drain_ms`; the rest fail and say so), the
         outbox is sent once more, and the engines stop.
         """
-        parts, report = self.parts, crash_recorder(self.metrics)
+        parts, report, tunnels = self.parts, crash_recorder(self.metrics), self.tunnels
         parts.outbox.open(now_ms=parts.time.now_ms())
         parts.claims.sealing.adopt()
         try:
@@ -107,6 +113,8 @@ class Miner:
                 scope.supervise("offers", lambda: parts.offers.run(parts.fleet), on_event=report)
                 scope.supervise("claims", parts.claims.run, on_event=report)
                 scope.supervise("seals", parts.claims.sealing.run, on_event=report)
+                if tunnels is not None:
+                    scope.supervise("tunnels", lambda: tunnels.run(scope), on_event=report)
                 await stop.wait()
                 await self._drain()
                 scope.cancel()
@@ -118,6 +126,8 @@ class Miner:
         parts = self.parts
         problems = [parts.deployment.why, parts.offers.why, parts.claims.why]
         problems += [f"{name}: {why}" for name, why in parts.deployment.unserved.items()]
+        if self.tunnels is not None:
+            problems.append(self.tunnels.why)
         if parts.time.is_off:
             problems.append(
                 f"the clock is off by {parts.time.skew_ms} ms: set this machine's clock"
@@ -138,6 +148,7 @@ class Miner:
                 "dropped": parts.outbox.dropped,
                 "unsealed": parts.claims.sealing.unsealed,
             },
+            "tunnels": [] if self.tunnels is None else self.tunnels.health(),
             "hardware": {"class": self.hardware.kind, "model": self.hardware.model},
         }
 

@@ -37,7 +37,9 @@ class Adversary:
     def _victim(self, part: FaultPart) -> str:
         cast = self._ground.cast
         match part.fault:
-            case Fault.MINER_DIES | Fault.ENGINE_DIES | Fault.MINER_SLOWS | Fault.PARTITION:
+            case Fault.MINER_DIES | Fault.ENGINE_DIES | Fault.MINER_SLOWS:
+                names = [one.name for one in cast.miners]
+            case Fault.PARTITION | Fault.NAT_FORGETS:
                 names = [one.name for one in cast.miners]
             case Fault.GATEWAY_DIES:
                 names = list(cast.gateways)
@@ -63,6 +65,8 @@ class Adversary:
                 await self._kill(victim, lasts_s)
             case Fault.LEDGER_DIES | Fault.MARKET_DIES | Fault.VALIDATOR_DIES:
                 await self._kill(victim, lasts_s)
+            case Fault.NAT_FORGETS:
+                self._ground.network.forget(victim)
             case Fault.ENGINE_DIES:
                 for engine in list(self._miners[victim].engines):
                     await engine.crash()

@@ -3,7 +3,7 @@
 A pure function of the seed and the length, so a story can be read before it is played.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import sha256
 from random import Random
@@ -15,6 +15,8 @@ CHAT, EMBEDDINGS = "sim/chat", "sim/embed"
 HONEST_CHAT_MINERS_MIN = 2
 FAULTS_EVERY_S = 18
 FIRST_FAULT_S = 8
+FLAPS_EVERY_S = 90
+HIDDEN_SHARE = 0.4
 GATEWAYS_MAX = 3
 KEY_PREFIX = "sk-penstock-"
 PLENTY_NANO = 10**12
@@ -61,6 +63,8 @@ class Fault(Enum):
     STORE_DOWN = "store_down"
     DISK_FULL = "disk_full"
     PARTITION = "partition"
+    NAT_FORGETS = "nat_forgets"
+    """The router of a miner behind NAT starts anew: what was open is dead, and nobody is told."""
 
 
 LONGEST_MS = {
@@ -84,6 +88,8 @@ class MinerPart:
     claimed_ppm: int
     price_share_ppm: int
     clock_skew_ms: int
+    is_hidden: bool = False
+    """Behind NAT: it reaches gateways, and nothing reaches it."""
 
     def habits(self) -> Habits:
         """How its engines begin."""
@@ -158,12 +164,14 @@ def draw_cast(seed: int, *, length_ms: int) -> Cast:
     chance = Chance(seed)
     rng = chance.stream("cast")
     gateways = tuple(f"gateway-{letter}" for letter in "abc"[: rng.randint(1, GATEWAYS_MAX)])
+    miners = _hidden(chance.stream("cast/hidden"), _miners(chance.stream("cast/miners")))
     return Cast(
         gateways=gateways,
         validators=("validator-1", "validator-2"),
-        miners=_miners(chance.stream("cast/miners")),
+        miners=miners,
         people=_people(chance.stream("cast/people")),
-        faults=_faults(chance.stream("cast/faults"), length_ms=length_ms),
+        faults=_faults(chance.stream("cast/faults"), length_ms=length_ms)
+        + _flaps(chance.stream("cast/flaps"), miners, length_ms=length_ms),
         duplicate_ppm=rng.choice([0, 10_000, 200_000]),
         loss_ppm=rng.choice([0, 0, 2_000]),
     )
@@ -200,6 +208,26 @@ def _miners(rng: Random) -> tuple[MinerPart, ...]:
             )
         )
     return tuple(parts)
+
+
+def _hidden(rng: Random, miners: tuple[MinerPart, ...]) -> tuple[MinerPart, ...]:
+    """Some of them are behind NAT. One who replays stands in front of a miner that must be dialled."""
+    chosen = [rng.random() < HIDDEN_SHARE for _ in miners]
+    return tuple(
+        replace(one, is_hidden=is_hidden and one.trait is not Trait.REPLAYS)
+        for one, is_hidden in zip(miners, chosen, strict=True)
+    )
+
+
+def _flaps(rng: Random, miners: tuple[MinerPart, ...], *, length_ms: int) -> tuple[FaultPart, ...]:
+    """Routers that start anew, for every miner that is behind one."""
+    faults = []
+    for index, one in enumerate(miners):
+        at_ms = FIRST_FAULT_S * 1000 + rng.randrange(FLAPS_EVERY_S * 1000)
+        while one.is_hidden and at_ms < length_ms:
+            faults.append(FaultPart(fault=Fault.NAT_FORGETS, at_ms=at_ms, lasts_ms=0, aim=index))
+            at_ms += round(rng.expovariate(1 / (FLAPS_EVERY_S * 1000)))
+    return tuple(faults)
 
 
 def _people(rng: Random) -> tuple[PersonPart, ...]:

@@ -2,7 +2,7 @@
 
 from penstock.kit.engine import Engine
 from penstock.kit.wire.client import HttpClient
-from penstock.miner.config import Deadlines, MinerConfig
+from penstock.miner.config import Deadlines, MinerConfig, TunnelConfig, TunnelMode
 from penstock.miner.hardware import Hardware
 from penstock.miner.service import Miner, Ports
 from penstock.miner.station import run_miner
@@ -13,6 +13,7 @@ from penstock.sim.impostor import Impostor
 from penstock.sim.lives import Life, LifeOutbox
 from penstock.sim.operator import serving
 from penstock.sim.stores_miner import MemoryOutbox
+from penstock.sim.tunnels import road_of
 from penstock.spec.messages import Manifest
 
 INSIDE_PORT = 9_000
@@ -53,6 +54,7 @@ class MinerHost:
             engines=self._engine,
             engine_kinds=frozenset({KIND}),
             store=LifeOutbox(self.outbox, life),
+            road=road_of(ground, name),
         )
         hardware = Hardware(
             kind="cpu", model="sim", cores=4, memory_bytes=1 << 33, gpus=(), device=f"device-{name}"
@@ -93,6 +95,7 @@ class MinerHost:
             price_share_ppm=part.price_share_ppm,
             operator=self.ground.key("operator").identity,
             clock_skew_ms=part.clock_skew_ms,
+            tunnel=TunnelConfig(mode=TunnelMode.ONLY if part.is_hidden else TunnelMode.OFF),
             deadlines=DEADLINES,
         )
 

@@ -43,6 +43,7 @@ class MemoryNetwork:
         self._ends: dict[PipeEnd, None] = {}
         self._down: dict[str, None] = {}
         self._cuts: dict[tuple[str, str], None] = {}
+        self._hidden: dict[str, None] = {}
         self._healed = asyncio.Event()
         self._next_port = _FIRST_PORT
 
@@ -92,7 +93,8 @@ class MemoryNetwork:
             await self._healed.wait()
         lost = self._rng.randrange(PPM) < self.loss_ppm
         listener = self._listeners.get((host, port))
-        if lost or listener is None or source in self._down:
+        hidden = host in self._hidden and source != host
+        if lost or hidden or listener is None or source in self._down:
             raise ConnectionRefusedError(f"{source} cannot reach {host}:{port}")
         dialled = (source, self._pick_port())
         client = self._end(dialled, (host, port))
@@ -117,6 +119,18 @@ class MemoryNetwork:
     def restart(self, host: str) -> None:
         """The host may listen and dial again; what it had is lost."""
         self._down.pop(host, None)
+
+    def hide(self, host: str) -> None:
+        """The host is behind NAT: it dials, and nobody dials it."""
+        self._hidden[host] = None
+
+    def forget(self, host: str) -> None:
+        """Its NAT has lost its table: no connection between this host and another carries anything any
+        more, and neither end is told.
+        """
+        for end in list(self._ends):
+            if end.host != end.other.host and host in {end.host, end.other.host}:
+                end.vanish()
 
     def partition(self, one: str, other: str) -> None:
         """The two hosts lose sight of each other; nothing is lost, everything waits."""

@@ -19,6 +19,7 @@ from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.exchange import HotHandler
 from penstock.kit.wire.http import Handler
 from penstock.kit.wire.server import Server
+from penstock.kit.wire.tunnel_pool import TunnelClient
 from penstock.ledger.routes import routes as ledger_routes
 from penstock.ledger.service import Ledger
 from penstock.market.routes import build_routes as market_routes
@@ -26,6 +27,7 @@ from penstock.market.service import Market
 from penstock.market.views import Info
 from penstock.sim.ground import LEDGER_URL, MARKET_URL, PORT, SECRET_BYTES, Ground
 from penstock.sim.lives import Life, LifeBus, LifeFiles, LifeMarketStore, LifeStore
+from penstock.sim.tunnels import TUNNEL_PORT, make_tunnels
 from penstock.sim.witness import WatchedOrders
 
 RETRY_MS = 500
@@ -98,7 +100,8 @@ class Operator:
     async def run_gateway(self, life: Life) -> None:
         """One life of a gateway: an empty memory under the old name and key."""
         ground, name = self.ground, life.host
-        http = HttpClient(ground.network.at(name))
+        network = ground.network.at(name)
+        http = TunnelClient(network)
         facts = await _find_market(ground, name, http)
         gateway = Gateway(
             name=name,
@@ -124,13 +127,16 @@ class Operator:
             witness=ground.witness,
             life=life,
         )
+        gateway.tunnels = tunnels = make_tunnels(ground, gateway, http)
         try:
+            await tunnels.start(network, (name, TUNNEL_PORT), None)
             routes = gateway_routes(gateway)
             hot = gateway.hot_paths()
             async with serving(ground, life, routes, hot=hot) as server, Scope() as scope:
                 gateway.start(scope)
                 self.gateways[name] = gateway
                 await life.stop.wait()
+                await tunnels.stop()
                 await server.close(DRAIN_MS)
                 await gateway.stop()
                 scope.cancel()

@@ -53,6 +53,7 @@ class PipeEnd(asyncio.Transport):
         self._read_paused = False
         self._ended = False
         self._closing = False
+        self._is_void = False
         self.lost = False
 
     # The transport interface.
@@ -150,6 +151,13 @@ class PipeEnd(asyncio.Transport):
         self._send(_Signal.RESET)
         self._lose(ConnectionAbortedError(f"{self.host} died"))
 
+    def vanish(self) -> None:
+        """Something between the ends has forgotten the connection: nothing that is sent arrives any
+        more, and nobody is told.
+        """
+        self._is_void = True
+        self._finish_close()
+
     def unstall(self) -> None:
         """A partition healed: what it held back is sent on."""
         held, self._stalled = self._stalled, 0
@@ -167,6 +175,9 @@ class PipeEnd(asyncio.Transport):
         """The oldest item on the road is due. Timers may fire in any order, the road keeps it."""
         if not self._road:
             return  # it died with its host
+        if self._is_void:
+            self._road.popleft()
+            return
         if self._cut(self.host, self._peer_host):
             self._stalled += 1
             return
@@ -219,7 +230,7 @@ class PipeEnd(asyncio.Transport):
 
     def _finish_close(self) -> None:
         """As with a kernel's send buffer, the last few bytes need not have been read."""
-        if self._closing and not self.lost and self._unread_bytes <= self._low:
+        if self._closing and not self.lost and (self._is_void or self._unread_bytes <= self._low):
             self._lose(None)
 
     def _lose(self, error: Exception | None) -> None:

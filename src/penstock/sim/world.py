@@ -74,6 +74,9 @@ class World:
             self._add(name, miner.run)
         for name, validator in self.validators.items():
             self._add(name, validator.run)
+        for part in self.ground.cast.miners:
+            if part.is_hidden:
+                self.ground.network.hide(part.name)
         self.adversary = Adversary(self.ground, self.hosts, self.miners)
         self.books = BookChecks(self.ground)
         self.rest = Rest(self.ground, self.operator, self.miners)

@@ -138,3 +138,11 @@ class IdReused(SpecError):
     """An id that was used before, with other content."""
 
     id: str
+
+
+@dataclass(eq=False, kw_only=True)
+class IllegalStep(SpecError):
+    """An event that cannot happen to an instance in this state."""
+
+    state: str
+    event: str

@@ -8,6 +8,7 @@ from enum import Enum
 from penstock.spec.canon import digest, to_plain
 from penstock.spec.errors import BadMessage, Expired
 from penstock.spec.keys import Signed, Verify, check_identity, open_signed
+from penstock.spec.tunnels import reach_of
 from penstock.spec.units import CHARGE_NANO_MAX, Price
 
 NAME_CHARS_MAX = 64
@@ -141,6 +142,7 @@ def check_offer(signed: Signed, *, now_ms: int, skew_max_ms: int, verify: Verify
         raise BadMessage(kind="offer", reason="bad instance or chute")
     if not 0 <= offer.room <= ROOM_MAX or len(offer.endpoint) > ENDPOINT_CHARS_MAX:
         raise BadMessage(kind="offer", reason="room or endpoint out of bounds")
+    reach_of(offer.endpoint)
     check_price(offer.price)
     if now_ms > offer.valid_until_ms:
         raise Expired(what="offer", at_ms=offer.valid_until_ms, now_ms=now_ms)

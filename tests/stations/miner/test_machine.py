@@ -1,6 +1,6 @@
 """What a miner says of its machine is read from the machine; what it is told is checked."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,57 +8,62 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.adapters.nvidia import Card, nvidia_cards, read_cards
+from penstock.kit.hardware import Gpu, Host, Maker
 from penstock.miner.config import parse_config, read_config
 from penstock.miner.errors import ConfigInvalid
-from penstock.miner.hardware import Gpu, detect, gpu_class
+from penstock.miner.hardware import detect, gpu_class
 from penstock.miner.policy import PricePolicy, asked_price
 from penstock.miner.verdicts import Head, Meaning, meaning
 from penstock.spec.params import LOCAL
 from penstock.spec.pricing import is_within
-from penstock.spec.scoring import HARDWARE_PPM
+from penstock.spec.scoring import HARDWARE_PPM, hardware_ppm
 from penstock.spec.units import PPM, Price
 
-FILES = {
-    "/proc/cpuinfo": "processor\t: 0\nmodel name\t: Test CPU 9000\n\nprocessor\t: 1\nmodel name\t: T\n",
-    "/proc/meminfo": "MemTotal:       8000000 kB\nMemFree: 1 kB\n",
-    "/etc/machine-id": "0123\n",
-}
+HOST = Host(
+    model="Test CPU 9000",
+    cores_milli=1_500,
+    memory_bytes=8_000_000 * 1024,
+    host_cores=8,
+    host_memory_bytes=1 << 36,
+    board=("0123", "", "", "", ""),
+)
 
 
-def reader(files: dict[str, str]) -> Any:
-    def read(path: str) -> str:
-        if path not in files:
-            raise FileNotFoundError(path)
-        return files[path]
-
-    return read
-
-
-def test_a_cpu_machine_is_read_from_its_kernel() -> None:
-    found = detect(reader(FILES))
+def test_a_cpu_machine_is_what_it_may_use() -> None:
+    found = detect(HOST)
     assert (found.kind, found.model, found.cores) == ("cpu", "Test CPU 9000", 2)
     assert found.memory_bytes == 8_000_000 * 1024
     assert {"cpu", "any", ""} <= found.classes
     assert "gpu" not in found.classes
 
 
-def test_a_machine_without_these_files_has_empty_facts_and_still_a_device() -> None:
-    found = detect(reader({}))
+def test_a_machine_that_says_nothing_has_empty_facts_and_still_a_device() -> None:
+    found = detect(Host())
     assert (found.model, found.cores, found.memory_bytes) == ("", 0, 0)
     assert len(found.device) == 64
 
 
 def test_the_device_is_the_same_at_every_look_and_another_on_another_machine() -> None:
-    device = detect(reader(FILES)).device
-    assert detect(reader(dict(FILES))).device == device
-    assert detect(reader({**FILES, "/etc/machine-id": "4567\n"})).device != device
-    assert detect(reader({**FILES, "/sys/class/dmi/id/board_serial": "S1"})).device != device
+    device = detect(HOST).device
+    assert detect(replace(HOST, cores_milli=500, memory_bytes=1)).device == device
+    assert detect(replace(HOST, board=("4567", "", "", "", ""))).device != device
+    assert detect(replace(HOST, board=("0123", "", "", "S1", ""))).device != device
     cards = (Gpu("NVIDIA L4", "GPU-1", 1), Gpu("NVIDIA L4", "GPU-2", 1))
-    with_cards = detect(reader(FILES), gpus=cards)
+    with_cards = detect(HOST, cards)
     assert with_cards.device != device
-    assert detect(reader(FILES), gpus=cards[::-1]).device == with_cards.device
+    assert detect(HOST, cards[::-1]).device == with_cards.device
     assert {"gpu", "nvidia-l4", "cpu"} <= with_cards.classes
+
+
+def test_the_slices_of_one_card_are_one_device_however_it_is_cut() -> None:
+    def cut(*uuids: str) -> tuple[Gpu, ...]:
+        name = "NVIDIA A100-SXM4-80GB MIG 1g.10gb"
+        return tuple(Gpu(name, uuid, 10 << 30, board="GPU-1") for uuid in uuids)
+
+    whole = detect(HOST, (Gpu("NVIDIA A100-SXM4-80GB", "GPU-1", 80 << 30, board="GPU-1"),))
+    assert detect(HOST, cut("MIG-1", "MIG-2")).device == detect(HOST, cut("MIG-3")).device
+    assert detect(HOST, cut("MIG-1")).device == whole.device
+    assert detect(HOST, cut("MIG-1")).kind == "nvidia-a100-mig-1g-10gb"
 
 
 @pytest.mark.parametrize(
@@ -82,44 +87,21 @@ def test_cards_get_the_names_that_the_law_weighs(model: str, kind: str) -> None:
     assert kind in HARDWARE_PPM
 
 
-class NvmlDown(Exception):
-    """Plays pynvml.NVMLError."""
-
-
-def nvml(*, fails: str = "") -> Any:
-    """A stand-in for the `pynvml` module, which is not ours: two cards, or a failure."""
-
-    def checked(name: str, value: Any) -> Any:
-        def function(*_: Any) -> Any:
-            if name == fails:
-                raise NvmlDown
-            return value
-
-        return function
-
-    return SimpleNamespace(
-        NVMLError=NvmlDown,
-        nvmlInit=checked("init", None),
-        nvmlShutdown=checked("shutdown", None),
-        nvmlDeviceGetCount=checked("count", 2),
-        nvmlDeviceGetHandleByIndex=checked("handle", 0),
-        nvmlDeviceGetName=checked("name", b"NVIDIA L4"),
-        nvmlDeviceGetUUID=checked("uuid", "GPU-1"),
-        nvmlDeviceGetMemoryInfo=checked("memory", SimpleNamespace(total=24 << 30)),
-    )
-
-
-def test_cards_are_read_from_the_driver() -> None:
-    assert read_cards(nvml()) == (Card("NVIDIA L4", "GPU-1", 24 << 30),) * 2
-
-
-@pytest.mark.parametrize("fails", ["init", "count", "handle", "name", "memory"])
-def test_a_driver_that_does_not_answer_means_no_cards(fails: str) -> None:
-    assert read_cards(nvml(fails=fails)) == ()
-
-
-def test_looking_for_cards_never_raises() -> None:
-    assert isinstance(nvidia_cards(), tuple)
+@pytest.mark.parametrize(
+    ("model", "maker", "kind"),
+    [
+        ("AMD Instinct MI300X OAM", Maker.AMD, "amd-mi300x"),
+        ("Radeon RX 7900 XT", Maker.AMD, "amd-rx-7900-xt"),
+        ("AMD 0x744c", Maker.AMD, "amd-0x744c"),
+        ("Apple M3 Max", Maker.APPLE, "apple-m3-max"),
+        ("Apple M4", Maker.APPLE, "apple-m4"),
+    ],
+)
+def test_other_makers_cards_have_names_too_and_weigh_as_the_reference(
+    model: str, maker: Maker, kind: str
+) -> None:
+    assert gpu_class(model, maker) == kind
+    assert hardware_ppm(kind) == hardware_ppm("cpu")
 
 
 PRICES = st.builds(

@@ -189,6 +189,14 @@ def test_documents_reach_the_engine_as_texts_at_one_path() -> None:
     assert ready.asked["documents"] == ["a", {"text": "b"}]
 
 
+def test_a_picture_is_drawn_by_the_seed_of_the_order_unless_the_client_chose_one() -> None:
+    order = make_order(path="/v1/images/generations", stream=False, seed=7)
+    assert body_of({"prompt": "a star"}, order)["seed"] == 7
+    assert body_of({"prompt": "a star", "seed": 9}, order)["seed"] == 9
+    without = ALL - {Capability.SEED}
+    assert "seed" not in body_of({"prompt": "a star", "seed": 9}, order, capabilities=without)
+
+
 def test_images_are_asked_for_inside_the_answer() -> None:
     order = make_order(path="/v1/images/generations", stream=False)
     assert body_of({"prompt": "p"}, order)["response_format"] == "b64_json"

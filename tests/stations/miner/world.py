@@ -19,6 +19,7 @@ from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_
 from penstock.kit.wire.problem import problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
+from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.config import Deadlines, MinerConfig
 from penstock.miner.hardware import Hardware
 from penstock.miner.service import Miner, Ports
@@ -26,6 +27,7 @@ from penstock.miner.station import run_miner
 from penstock.sim.loop import VirtualClock, VirtualLoop, run
 from penstock.sim.net import MemoryNetwork
 from penstock.sim.stores_miner import MemoryOutbox
+from penstock.sim.tunnels import shown_channel
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Charter, Manifest, Offer, Order, chute_id
@@ -75,6 +77,7 @@ class FakeMarket:
     withdrawn: list[Offer] = field(default_factory=list)
     claims: list[dict[str, Any]] = field(default_factory=list)
     claim_state: str = "posted"
+    gateway_urls: list[Any] = field(default_factory=list)
     unreadable: str = ""
     """A claim of this order id makes the ledger refuse the whole batch."""
     refused: list[int] = field(default_factory=list)
@@ -120,7 +123,7 @@ class FakeMarket:
                 "delegations": [to_plain(one) for one in self.delegations],
                 "now_ms": self.now_ms,
                 "ledger_url": "http://market:80",
-                "gateway_urls": [],
+                "gateway_urls": self.gateway_urls,
             },
         )
 
@@ -434,6 +437,7 @@ class World:
             engines=self.engines,
             engine_kinds=self.engine_kinds,
             store=self.store,
+            road=Road(network, shown_channel),
         )
 
     async def until(self, condition: Callable[[], object], *, within_ms: int = 60_000) -> None:

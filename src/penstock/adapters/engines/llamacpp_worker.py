@@ -1,23 +1,17 @@
 """The child process that runs llama.cpp's HTTP server: `python -m <this module>`.
 
 It is a process of its own because the server is C++: a crash there must not take the miner along.
-One JSON line on stdin sets it up (so nothing shows in the process list), one JSON line on stdout
-says `{"address": ..., "version": ...}` or `{"error": ...}`, and everything else goes to stderr.
-It lives as long as its stdin stays open: when the miner ends, even by kill -9, so does this. (While
-a model loads, C++ lets no Python thread run; then ChildProcess's tether does the same on Linux.)
+How it talks with its parent: worker_pipe.py.
 """
 
-import os
-import resource
-import sys
-import threading
+import signal
 from typing import Any
 
 import msgspec
 
+from penstock.adapters.engines.worker_pipe import Parent
+
 LOG_ERRORS_ONLY = 1
-LOG_BYTES_MAX = 16 << 20
-LOG_SPARE_BYTES = 1 << 20
 PROMPT_CACHE_MIB_MAX = 256
 REQUEST_S_MAX = 3600
 
@@ -31,51 +25,21 @@ class WorkerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context_tokens_max: int
     threads: int
     embeddings: bool
-
-
-class WorkerReady(msgspec.Struct, frozen=True):
-    """The one line on stdout: `address` when it serves, `error` when it will not."""
-
-    address: str = ""
-    version: str = ""
-    error: str = ""
+    tethered: bool = True
 
 
 def main() -> None:
-    bound_log()
-    report = take_stdout()
-    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerSettings)
+    parent = Parent()
+    settings = parent.settings(WorkerSettings)
     try:
         server, version = open_server(settings)
     except (RuntimeError, ValueError, OSError) as error:
-        say(report, WorkerReady(error=f"{settings.path}: {error}"))
-        raise SystemExit(1) from error
-    say(report, WorkerReady(address=server.listening_address, version=version))
-    watch = threading.Thread(target=end_when_stdin_closes, daemon=True)
-    watch.start()
+        parent.failed(f"{settings.path}: {error}")
+    parent.serving(server.listening_address, version=version)
+    if settings.tethered:
+        parent.tie()
     # SIGTERM keeps its default action: the kernel ends us at once, whatever C++ is doing.
-    watch.join()
-
-
-def bound_log() -> None:
-    """Anybody's bad requests make log lines: past the bound, writing to any file just fails.
-
-    The spare is for the next run, which rotates a log longer than LOG_BYTES_MAX before it starts.
-    """
-    bytes_max = LOG_BYTES_MAX + LOG_SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
-
-
-def take_stdout() -> int:
-    """Keep stdout for our one line; what C++ prints there goes to stderr instead."""
-    report = os.dup(1)
-    os.dup2(2, 1)
-    return report
-
-
-def say(report: int, line: WorkerReady) -> None:
-    os.write(report, msgspec.json.encode(line) + b"\n")
-    os.close(report)
+    signal.pause()
 
 
 def open_server(settings: WorkerSettings) -> tuple[Any, str]:
@@ -106,12 +70,6 @@ def open_server(settings: WorkerSettings) -> tuple[Any, str]:
         # A text to embed is one batch: it must fit whole, or the server refuses it.
         params.n_batch = params.n_ubatch = params.n_ctx
     return xllamacpp.Server(params), xllamacpp.__version__
-
-
-def end_when_stdin_closes() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ def minilm_gguf(home: Path, *, encoding: Encoding = Encoding.F16) -> Path:
     return target
 
 
+def weights_hex() -> str:
+    """The digest of the original weights. Raises EngineFailed."""
+    return digest_hex(weights_folder() / "model.safetensors")
+
+
 def weights_folder() -> Path:
     """The `model` folder of the installed package; the package itself is not imported."""
     found = find_spec(PACKAGE)

@@ -3,6 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from penstock.adapters.weights.errors import NotFetched, WeightsError
+from penstock.adapters.weights.reference import is_fetched, parse_reference
+from penstock.adapters.weights.store import WeightStore
 from penstock.kit.engine import EngineFailed
 
 MODELS_FOLDER = Path(__file__).parent.parent / "models"
@@ -20,13 +23,60 @@ def gguf_path(source: str) -> Path:
 
 
 def builtin_models() -> list[str]:
-    """The models that come with the package."""
-    return sorted(path.name for path in MODELS_FOLDER.iterdir() if path.is_dir())
+    """The language models that come with the package."""
+    return sorted(path.parent.name for path in MODELS_FOLDER.glob("*/*.gguf"))
 
 
 def model_name(source: str) -> str:
-    """`builtin:tiny-chat` -> `tiny-chat`, `file:/models/a.gguf` -> `a`."""
-    return Path(source.partition(":")[2]).name.removesuffix(".gguf")
+    """`builtin:tiny-chat` -> `tiny-chat`, `file:/models/a.gguf` -> `a`, `hf:o/r/a.gguf@rev` -> `a`."""
+    scheme, _, rest = source.partition(":")
+    if scheme == "hf":
+        name, _, behind = rest.partition("@")
+        rest = behind if "/" in behind else name
+    return Path(rest).name.removesuffix(".gguf")
+
+
+def check_gguf(source: str) -> None:
+    """A source that can name a GGUF file. Raises EngineFailed."""
+    if not is_fetched(source):
+        gguf_path(source)
+        return
+    try:
+        parse_reference(source)
+    except WeightsError as error:
+        raise unknown_source("llamacpp", source, "hf:owner/repo/model.gguf@rev") from error
+
+
+def digest_unknown(source: str) -> EngineFailed:
+    """Of weights that are not here nobody can say the digest without the network."""
+    return EngineFailed(
+        reason=f"The digest of {source} is not known here.",
+        log_tail="",
+        remedy="Put model_digest into the chute's file: of a single file on a hub it is the SHA-256 "
+        "that the hub shows.",
+    )
+
+
+def located(source: str, digest: str, *, weights: WeightStore | None) -> Path:
+    """Where the weights of a source are: a file, or a folder for a model of several.
+
+    `hf:`, `https:` and `penstock:` are looked up in the cache by the manifest's digest (the agent has
+    fetched them while the instance was `pulling`); `file:` is where it says. Raises EngineFailed.
+    """
+    try:
+        if is_fetched(source):
+            parse_reference(source)
+            if weights is None:
+                raise NotFetched(digest)
+            return weights.path(digest)
+    except WeightsError as error:
+        raise EngineFailed(
+            reason=f"{source} is not here.", log_tail="", remedy=str(error)
+        ) from error
+    scheme, _, rest = source.partition(":")
+    if scheme == "file" and Path(rest).is_dir():
+        return Path(rest)
+    return found(gguf_path(source))
 
 
 def found(path: Path) -> Path:

@@ -239,6 +239,8 @@ class MediaProbe:
     def extras(self, seen: set[Capability]) -> Checks:
         """What it may be able to do besides."""
         extras: Checks = {}
+        if Capability.IMAGES in seen and Capability.CHAT not in seen:
+            extras[Capability.SEED] = self.sees_image_seed
         if Capability.SPEECH in seen:
             extras[Capability.SPEECH_STREAM] = self.sees_speech_stream
         if Capability.TRANSCRIPTION in seen:
@@ -249,6 +251,16 @@ class MediaProbe:
         body = {"prompt": "water", "n": 1, "response_format": "b64_json"}
         reply = await self.probe.post("/v1/images/generations", body)
         return isinstance(dig(decoded(reply), "data", 0, "b64_json"), str)
+
+    async def sees_image_seed(self) -> bool:
+        """The same seed draws the same picture, and another seed another one."""
+        one, again, other = [await self.drawn(seed) for seed in (7, 7, 8)]
+        return one is not None and one == again and one != other
+
+    async def drawn(self, seed: int) -> object:
+        body = {"prompt": "water", "response_format": "b64_json", "seed": seed}
+        reply = await self.probe.post("/v1/images/generations", body)
+        return dig(decoded(reply), "data", 0, "b64_json")
 
     async def sees_speech(self) -> bool:
         reply = await self.probe.post(SPEECH_PATH, {"input": "Hello", "voice": VOICE})

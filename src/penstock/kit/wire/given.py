@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from penstock.kit.errors import PortTaken
 from penstock.kit.ports import Listener
-from penstock.kit.wire.sockets import BACKLOG_MAX, SocketListener, Sockets
+from penstock.kit.wire.sockets import BACKLOG_MAX, TLS_DEADLINE_S, SocketListener, Sockets
 
 
 def bind_port(host: str, port: int, *, count: int) -> list[socket.socket]:
@@ -72,6 +72,10 @@ class GivenSocket(Sockets):
         del host, port, reuse_port
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
-            factory, sock=socket.socket(fileno=self._fd), backlog=BACKLOG_MAX, ssl=tls
+            factory,
+            sock=socket.socket(fileno=self._fd),
+            backlog=BACKLOG_MAX,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else TLS_DEADLINE_S,
         )
         return SocketListener(server)

@@ -16,6 +16,8 @@ from penstock.kit.ports import Listener
 
 BACKLOG_MAX = 4_096
 ACCEPT_REST_S = 0.005
+TLS_DEADLINE_S = 10.0
+"""For a handshake; who is not through holds a socket that no other bound counts."""
 
 
 class Sockets:
@@ -59,6 +61,7 @@ class Sockets:
                 backlog=BACKLOG_MAX,
                 reuse_port=reuse_port or None,
                 ssl=tls,
+                ssl_handshake_timeout=None if tls is None else TLS_DEADLINE_S,
             )
         except OSError as error:
             if error.errno == errno.EADDRINUSE:

@@ -1,0 +1,1 @@
+"""Runtimes: where engines run. `process` is the default; each file implements `kit.runtime.Runtime`."""

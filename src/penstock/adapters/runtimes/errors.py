@@ -1,0 +1,31 @@
+"""What can go wrong with a runtime as a whole; what goes wrong with one task is kit's TaskFailed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(eq=False)
+class HomeTaken(Exception):
+    """Another agent works on the same home."""
+
+    home: Path
+
+    def __str__(self) -> str:
+        return (
+            f"Another agent works in {self.home}: one home, one agent. "
+            "Stop it, or start this one with a home of its own (--home)."
+        )
+
+
+@dataclass(eq=False)
+class NoContainers(Exception):
+    """There is no container service to talk to, or it refuses us."""
+
+    socket: str
+    why: str
+
+    def __str__(self) -> str:
+        return (
+            f"No container service answers at {self.socket} ({self.why}). Start docker or "
+            "`podman system service`, add this user to its group, or use the process runtime."
+        )
