@@ -8,8 +8,10 @@ REPORTS := .test-reports
 # Where torch's build for processors comes from: a folder of wheels where pip is told of one.
 TORCH_FROM ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
 PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
+# Some images set it; then each of the hundreds of processes here would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help up test check fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast
+.PHONY: help up test check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,29 +55,37 @@ setup: $(VENV)/.dev ## the virtual environment with everything, nothing started
 up: $(VENV)/.run $(VENV)/.fast $(if $(ALL),$(VENV)/.heavy) ## the whole market on this machine (ARGS="--detach --home DIR --port N")
 	@$(BIN)/penstock up $(ARGS)
 
-test: $(VENV)/.dev check ## everything: check, contracts on real servers, the market end to end, faults
-	@echo "== the law, the kit and the stations again, every property in full"
-	@$(call PYTEST,law) -n $(JOBS) tests/spec tests/kit tests/stations
+test: $(VENV)/.dev check ## everything: check, the slow tests, contracts on real servers, the market end to end, faults
+	@echo "== what check left out: every property in full, the slow tests"
+	@$(call PYTEST,full) -n $(JOBS) -m "hypothesis or slow" tests/spec tests/kit tests/stations
 	@echo "== real servers, real engines, the client, the simulator, the command line, the docs"
 	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs tests/bench tests/conformance
 	@echo "== the whole market: real processes, faults"
 	@$(call PYTEST,e2e) tests/e2e
 	@$(BIN)/python tools/tally.py
 
-check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets
+check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets; no server, no slow test
 	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
+	@$(MAKE) --no-print-directory --jobs=$(JOBS) --output-sync=target check-markets check-law check-style
+	@echo "== the kit, the stations"
+	@$(call PYTEST,stations) --hypothesis-profile=quick -n $(JOBS) -m "not slow" tests/kit tests/stations
+
+check-markets: $(VENV)/.dev
+	@echo "== five simulated markets"
+	@$(BIN)/penstock sim --seeds 5 --hours 0.05
+
+check-style: $(VENV)/.dev
 	@echo "== format, lint, types, imports, house rules"
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(call PYTEST,house) tests/house
-	@echo "== the law (every line), the kit, the stations"
+
+check-law: $(VENV)/.dev
+	@echo "== the law, every line"
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run --source=src/penstock/spec -m pytest --hypothesis-profile=quick tests/spec
+	@$(BIN)/coverage run --source=src/penstock/spec -m pytest --junitxml=$(REPORTS)/law.xml --hypothesis-profile=quick -m "not slow" tests/spec
 	@$(BIN)/coverage report --include='src/penstock/spec/*' --fail-under=100 --skip-covered
 	@$(BIN)/python tools/vectors.py --check
-	@$(BIN)/pytest --hypothesis-profile=quick -n $(JOBS) tests/kit tests/stations
-	@echo "== five simulated markets"
-	@$(BIN)/penstock sim --seeds 5 --hours 0.05
 
 fix: $(VENV)/.dev ## format and mend what can be mended by itself
 	@$(BIN)/ruff format --quiet .

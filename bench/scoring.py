@@ -16,14 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from bench.figures import Figure
-from tests.client.published_log import (
-    EPOCHS,
-    DictSource,
-    PublishedLog,
-    add_traffic,
-    auditor,
-    presence,
-)
+from tests.client.memory_log import DictSource
+from tests.client.published_log import EPOCHS, PublishedLog, add_traffic, auditor, presence
 from tests.makers import ToyKey
 
 from penstock.client.published import read_segment_file

@@ -4,18 +4,23 @@ The real Postgres and NATS start when the first test of a session (of a worker, 
 them, and stop at its end. Tests that kill servers start their own.
 """
 
+import gc
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
 from hypothesis import settings
+from tests.properties import FULL
 from tests.servers import nats_in, postgres_in, serving
 
-settings.register_profile("penstock", deadline=None)
-# For `make check`: enough to reach every line; `make test` runs the properties in full.
-settings.register_profile("quick", deadline=None, max_examples=15, stateful_step_count=20)
-settings.load_profile("penstock")
+settings.load_profile(FULL)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: spare the collector the walk over it, in every test anew."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

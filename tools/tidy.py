@@ -1,5 +1,6 @@
 """House rules that no linter knows, checked on the syntax tree: `python tools/tidy.py [FOLDER]`.
 
+Without a folder: all rules on the package, the length of files and their names on the tests too.
 Each rule is a function from one module to the places that break it; `tests/house/test_tidy.py`
 plants a breach of each. A line may be excused by a comment that names the rule and says why:
 
@@ -9,7 +10,7 @@ plants a breach of each. A line may be excused by a comment that names the rule 
 import ast
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -58,6 +59,8 @@ class Module:
     tree: ast.Module
     names: dict[str, str]
     """What an imported name stands for: `sleep` -> `time.sleep`."""
+    nodes: tuple[ast.AST, ...]
+    """The whole tree, walked once for all rules."""
 
     @property
     def package(self) -> str:
@@ -81,14 +84,20 @@ Rule = Callable[[Module], Found]
 
 def parse(path: PurePosixPath, source: str) -> Module:
     tree = ast.parse(source)
-    return Module(path=path, source=source, tree=tree, names=_imported(tree))
+    nodes = tuple(ast.walk(tree))
+    return Module(path=path, source=source, tree=tree, names=_imported(nodes), nodes=nodes)
 
 
-def check(module: Module) -> list[Breach]:
-    """Every breach in one module that is not excused."""
+def outline(path: PurePosixPath, source: str) -> Module:
+    """A module without its tree: enough for the rules on tests."""
+    return Module(path=path, source=source, tree=ast.Module([], []), names={}, nodes=())
+
+
+def check(module: Module, rules: Mapping[str, "Rule"] | None = None) -> list[Breach]:
+    """Every breach in one module that is not excused, of all rules or of these."""
     lines = module.source.splitlines()
     breaches = []
-    for rule, find in RULES.items():
+    for rule, find in (RULES if rules is None else rules).items():
         for line, reason in find(module):
             excuse = EXCUSE.search(lines[line - 1]) if line <= len(lines) else None
             if excuse is None or excuse[1] != rule or len(excuse[2]) < REASON_CHARS_MIN:
@@ -99,9 +108,16 @@ def check(module: Module) -> list[Breach]:
 def check_tree(root: Path) -> list[Breach]:
     """Every breach under a package folder."""
     breaches = []
-    for file in sorted(root.rglob("*.py")):
-        path = PurePosixPath(file.relative_to(root).as_posix())
-        breaches += check(parse(path, file.read_text()))
+    for path, source in _modules(root):
+        breaches += check(parse(path, source))
+    return breaches
+
+
+def check_tests(root: Path) -> list[Breach]:
+    """Every breach of the rules on tests under a folder."""
+    breaches = []
+    for path, source in _modules(root):
+        breaches += check(outline(path, source), TEST_RULES)
     return breaches
 
 
@@ -154,7 +170,7 @@ def mutable_default(module: Module) -> Found:
 
 def swallowed(module: Module) -> Found:
     """Only supervise() may catch whatever comes; elsewhere a broad catch must raise on."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler):
             is_broad = node.type is None or bool(_caught(module, node.type) & _BROAD)
             last = node.body[-1]
@@ -172,7 +188,7 @@ def swallowed(module: Module) -> Found:
 def ambient(module: Module) -> Found:
     """Time, chance and environment come as arguments; adapters hold the real ones."""
     is_adapter = module.package == "adapters" or str(module.path) == "kit/clock.py"
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if not isinstance(node, ast.Attribute | ast.Name) or not isinstance(node.ctx, ast.Load):
             continue
         name = _dotted(module, node)
@@ -189,7 +205,7 @@ def ambient(module: Module) -> Found:
 
 
 def bare_task(module: Module) -> Found:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if not isinstance(node, ast.Call) or module.path == _TASKS:
             continue
         name = _dotted(module, node.func)
@@ -202,7 +218,7 @@ def bare_task(module: Module) -> Found:
 
 def unbounded_queue(module: Module) -> Found:
     kinds = {"asyncio.Queue", "asyncio.LifoQueue", "asyncio.PriorityQueue", "queue.Queue"}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and not node.args and not node.keywords:
             name = _dotted(module, node.func)
             if name in kinds:
@@ -210,7 +226,7 @@ def unbounded_queue(module: Module) -> Found:
 
 
 def banned_import(module: Module) -> Found:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -223,7 +239,7 @@ def banned_import(module: Module) -> Found:
 
 
 def class_name(module: Module) -> Found:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ClassDef) and BANNED_CLASSES.search(node.name):
             yield node.lineno, f"{node.name} says nothing of what it holds"
 
@@ -248,7 +264,7 @@ def pure_law(module: Module) -> Found:
     """In spec: whole numbers only, no async, no global state."""
     if module.package != "spec":
         return
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         match node:
             case ast.Constant(value=float() | complex()):
                 yield node.lineno, "a fraction; the law counts in whole numbers"
@@ -281,6 +297,9 @@ RULES: dict[str, Rule] = {
     "pure-law": pure_law,
 }
 
+TEST_RULES: dict[str, Rule] = {"file-length": file_length, "file-name": file_name}
+"""What holds of tests, too; what else holds of them, ruff and mypy know."""
+
 _TASKS = PurePosixPath("kit/tasks.py")
 _BROAD = {"Exception", "BaseException"}
 _CONTAINERS = {"list", "dict", "set", "bytearray", "collections.defaultdict", "collections.deque"}
@@ -290,9 +309,14 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _functions(module: Module) -> Iterator[_Function]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, _Function):
             yield node
+
+
+def _modules(root: Path) -> Iterator[tuple[PurePosixPath, str]]:
+    for file in sorted(root.rglob("*.py")):
+        yield PurePosixPath(file.relative_to(root).as_posix()), file.read_text()
 
 
 def _positional(function: _Function) -> list[ast.arg]:
@@ -301,9 +325,9 @@ def _positional(function: _Function) -> list[ast.arg]:
     return named[1:] if named and named[0].arg in {"self", "cls"} else named
 
 
-def _imported(tree: ast.Module) -> dict[str, str]:
+def _imported(nodes: Iterable[ast.AST]) -> dict[str, str]:
     names = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 short = alias.asname or alias.name.partition(".")[0]
@@ -345,8 +369,12 @@ def _is_nothing(statement: ast.stmt) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Print every breach; exit status 1 if there is one."""
-    default = Path(__file__).parents[1] / "src" / "penstock"
-    breaches = check_tree(Path(arguments[0]) if arguments else default)
+    root = Path(__file__).parents[1]
+    if arguments:
+        breaches = check_tree(Path(arguments[0]))
+    else:
+        breaches = check_tree(root / "src" / "penstock")
+        breaches += check_tests(root / "tests")
     for breach in breaches:
         print(breach)
     return 1 if breaches else 0

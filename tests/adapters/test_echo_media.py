@@ -30,7 +30,7 @@ from penstock.adapters.engines.echo_words import (
     texts_of,
     tokenize_answer,
 )
-from penstock.kit.audio import audio_ms
+from penstock.kit.audio import audio_kind, audio_ms
 from penstock.kit.multipart import file_part, form_of, text_part
 from penstock.kit.wire.problem import Refusal
 
@@ -111,7 +111,27 @@ def test_pictures_of_one_prompt_differ_and_their_number_and_size_are_bounded() -
 def test_a_format_it_cannot_speak_is_named() -> None:
     with pytest.raises(Refusal) as refused:
         speech_answer(raw({"input": "a", "response_format": "opus"}))
-    assert refusal_of(refused.value)["param"] == "response_format"
+    told = refusal_of(refused.value)
+    assert told["param"] == "response_format"
+    assert "wav, pcm, mp3" in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "content_type", "kind"),
+    [
+        ({}, "audio/mpeg", "mp3"),
+        ({"response_format": None}, "audio/mpeg", "mp3"),
+        ({"response_format": "mp3"}, "audio/mpeg", "mp3"),
+        ({"response_format": "wav"}, "audio/wav", "wav"),
+        ({"response_format": "pcm"}, "audio/pcm", ""),
+    ],
+)
+def test_the_bytes_are_what_the_content_type_says_and_who_asks_for_nothing_gets_mp3(
+    wanted: dict[str, object], content_type: str, kind: str
+) -> None:
+    sound = speech_answer(raw({"input": "a", **wanted}))
+    assert sound.content_type == content_type
+    assert audio_kind(sound.data) == kind
 
 
 def test_documents_score_by_the_words_they_share() -> None:

@@ -67,8 +67,9 @@ async def test_either_token_limit_cuts_and_the_newer_name_wins(echo: Echo) -> No
     assert text_of(await caller.chat("a b c", max_tokens=3, max_completion_tokens=1)) == "a"
 
 
-async def test_it_serves_everything_but_chance(echo: Echo) -> None:
-    assert echo.capabilities == set(Capability) - {Capability.SEED}
+async def test_it_serves_everything_but_chance_and_guided_completions(echo: Echo) -> None:
+    absent = {Capability.SEED, Capability.SUFFIX, Capability.COMPLETION_FORMAT}
+    assert echo.capabilities == set(Capability) - absent
 
 
 async def test_health_and_metrics_are_served(echo: Echo) -> None:

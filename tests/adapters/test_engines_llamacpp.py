@@ -129,6 +129,7 @@ def test_the_worker_shows_no_settings_in_the_process_list() -> None:
 
 
 async def test_the_shipped_model_was_seen_to_do_all_of_this(engine: LlamaCpp) -> None:
+    """And not `tool_choice`: where it is `required`, it talks on instead, to the last token."""
     assert engine.capabilities == {
         *(Capability.CHAT, Capability.COMPLETIONS, Capability.STREAM, Capability.LOGPROBS),
         *(Capability.JSON_SCHEMA, Capability.TOOLS, Capability.SEED),

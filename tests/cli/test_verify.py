@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from tests.cli.stations import Stations, invoke
+from tests.client.altered_files import edited
 from tests.client.published_log import (
     FIRST_EPOCH_FILE,
     LAST,
     LOG_KEY,
     ORIGIN,
     PublishedLog,
-    edited,
     make_log,
 )
 

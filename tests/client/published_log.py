@@ -5,14 +5,12 @@ lie, three validators. The files are written by the ledger's own publisher.
 """
 
 import hashlib
-import io
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tests.client.memory_log import DictSource, MemoryLog
 from tests.makers import (
     GATEWAY,
     PRICE,
@@ -24,7 +22,6 @@ from tests.makers import (
 )
 
 from penstock.client.audit import Auditor, collect
-from penstock.client.errors import NotPublished
 from penstock.client.published import Source
 from penstock.client.segments import Leaf
 from penstock.client.window import governing_charter
@@ -33,14 +30,13 @@ from penstock.kit.keys import verify as verify_key
 from penstock.kit.ports import Sign
 from penstock.ledger.notary import Notary
 from penstock.ledger.publisher import Publisher
-from penstock.ledger.state import EntryKey, EpochState, Logged
+from penstock.ledger.state import EpochState
 from penstock.sim.disk import MemoryFiles
-from penstock.spec.canon import canonical, from_plain, parse, to_plain
+from penstock.spec.canon import from_plain, to_plain
 from penstock.spec.consensus import agree
-from penstock.spec.entries import Close, Entry, EntryKind, Row, leaf_bytes, parse_leaf, row_of
+from penstock.spec.entries import Close, Entry, EntryKind, Row, parse_leaf, row_of
 from penstock.spec.evidence import evidence_digest
 from penstock.spec.keys import Signed, sign, signed_digest
-from penstock.spec.log import EMPTY, Frontier, leaf_hash
 from penstock.spec.messages import (
     Charter,
     Claimed,
@@ -76,50 +72,6 @@ DISK_BYTES_MAX = 1 << 30
 def verify(identity: str, digest: bytes, signature: str) -> bool:
     """Toy keys for the people of the market, ed25519 for the log."""
     return toy_verify(identity, digest, signature) or verify_key(identity, digest, signature)
-
-
-@dataclass
-class DictSource:
-    """Published files in memory."""
-
-    files: dict[str, bytes]
-    asked: list[str] = field(default_factory=list)
-
-    async def get(self, name: str) -> bytes:
-        self.asked.append(name)
-        if name not in self.files:
-            raise NotPublished(name)
-        return self.files[name]
-
-
-class MemoryLog:
-    """The log as the publisher reads it."""
-
-    def __init__(self) -> None:
-        self.entries_: list[Logged] = []
-        self.frontier: Frontier = EMPTY
-        self.nodes_: dict[tuple[int, int], bytes] = {}
-
-    def append(self, epoch: int, entry: Entry, row: Row | None) -> int:
-        leaf = leaf_bytes(entry)
-        seq = self.frontier.size
-        self.frontier, nodes = self.frontier.grow(leaf_hash(leaf))
-        self.nodes_.update({(node.level, node.index): node.hash for node in nodes})
-        self.entries_.append(Logged(seq, epoch, entry.kind, entry.entry_id, leaf, row))
-        return seq
-
-    async def entry(self, key: EntryKey) -> Logged | None:
-        found = [one for one in self.entries_ if (one.kind, one.entry_id) == key]
-        return found[0] if found else None
-
-    async def entries(self, first_seq: int, *, count: int) -> list[Logged]:
-        return self.entries_[first_seq : first_seq + count]
-
-    async def entries_under(self, kind: EntryKind, *, prefix: str, seq_max: int) -> list[Logged]:
-        return [one for one in self.entries_[: seq_max + 1] if one.kind is kind]
-
-    async def nodes(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-        return {key: self.nodes_[key] for key in wanted}
 
 
 def unaltered(value: Any) -> Any:
@@ -387,47 +339,3 @@ async def make_log(alter: Alterations | None = None, *, is_settled: bool = True)
 
 def auditor(source: Source) -> Auditor:
     return Auditor(source, verify, verify_raw, LOG_KEY.identity)
-
-
-def edited(
-    files: dict[str, bytes], name: str, change: Callable[[dict[str, Any]], None]
-) -> dict[str, bytes]:
-    """The same files with one JSON file changed, spelled canonically again."""
-    value = parse(files[name])
-    change(value)
-    return {**files, name: canonical(value)}
-
-
-def with_segment(files: dict[str, bytes], epoch: int, data: bytes) -> dict[str, bytes]:
-    """The same files with another segment, its digest made to fit."""
-    folder = f"epochs/{epoch:08d}"
-    digest = hashlib.sha256(data).hexdigest()
-    changed = {**files, f"{folder}/segment.parquet": data}
-    return edited(
-        changed, f"{folder}/epoch.json", lambda about: about.update(segment_sha256=digest)
-    )
-
-
-def with_table(
-    files: dict[str, bytes], epoch: int, change: Callable[[pa.Table], pa.Table]
-) -> dict[str, bytes]:
-    """The same files with an epoch's table changed, its digest and count made to fit."""
-    table = change(pq.read_table(pa.BufferReader(files[f"epochs/{epoch:08d}/segment.parquet"])))
-    sink = io.BytesIO()
-    pq.write_table(table, sink, store_schema=False)
-    return with_segment(files, epoch, sink.getvalue())
-
-
-def with_column(
-    files: dict[str, bytes], epoch: int, name: str, change: Callable[[list[Any]], None]
-) -> dict[str, bytes]:
-    """The same files with the values of one column changed in place."""
-
-    def alter(table: pa.Table) -> pa.Table:
-        values = table.column(name).to_pylist()
-        change(values)
-        column = pa.array(values, type=table.schema.field(name).type)
-        place = table.column_names.index(name)
-        return table.set_column(place, table.schema.field(name), column)
-
-    return with_table(files, epoch, alter)

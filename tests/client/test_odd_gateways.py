@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.client.replayed import TEXT, Played, PlayedReply, calls, hear, played, signed_answer
+from tests.properties import in_full
 
 from penstock.client.client import AsyncClient
 from penstock.client.errors import ApiError, BadAnswer, ClientError, Unreachable
@@ -132,7 +133,7 @@ async def test_a_list_of_models_without_data_is_a_bad_answer(value: bytes) -> No
         await calls(played(value)).models()
 
 
-@settings(max_examples=200)
+@settings(max_examples=in_full(200))
 @given(JSON, st.sampled_from([200, 404, 500]))
 async def test_whatever_json_comes_only_client_errors_go_out(value: Any, status: int) -> None:
     body = json.dumps(value).encode()
@@ -143,7 +144,7 @@ async def test_whatever_json_comes_only_client_errors_go_out(value: Any, status:
             assert str(error)
 
 
-@settings(max_examples=200)
+@settings(max_examples=in_full(200))
 @given(st.lists(JSON, max_size=4))
 async def test_whatever_events_come_only_client_errors_go_out(values: list[Any]) -> None:
     parts = [b"data: " + json.dumps(value).encode() + b"\n\n" for value in values]
@@ -156,7 +157,7 @@ async def test_whatever_events_come_only_client_errors_go_out(values: list[Any])
         assert answer.signed.receipt is None
 
 
-@settings(max_examples=100)
+@settings(max_examples=in_full(100))
 @given(st.binary(max_size=200))
 async def test_whatever_bytes_come_only_client_errors_go_out(body: bytes) -> None:
     for call in CALLS.values():

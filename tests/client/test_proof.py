@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.client.published_log import LOG_KEY, ORIGIN, make_log, verify
+from tests.properties import in_full
 
 from penstock.client.errors import BadAnswer
 from penstock.client.proof import LogName, Proof, check_document
@@ -137,7 +138,7 @@ def test_a_receipt_in_another_log_is_refused(log: LogName) -> None:
         check(document(), log)
 
 
-@settings(max_examples=300)
+@settings(max_examples=in_full(300))
 @given(place=st.integers(0), value=st.integers(0, 127))
 def test_a_changed_character_is_refused_or_changes_nothing(place: int, value: int) -> None:
     """A hash may be spelled in upper case here: a receipt is read, not compared byte for byte."""

@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.client.published_log import (
-    EPOCHS,
-    LAST,
-    LOG_KEY,
-    ORIGIN,
-    DictSource,
-    auditor,
-    make_log,
-    with_segment,
-)
+from tests.client.altered_files import with_segment
+from tests.client.memory_log import DictSource
+from tests.client.published_log import EPOCHS, LAST, LOG_KEY, ORIGIN, auditor, make_log
+from tests.properties import in_full
 
 from penstock.client.errors import ClientError, Difference, NotPublished
 from penstock.client.published import (
@@ -122,7 +116,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
         assert (name if folder == "" else folder) in str(error)
 
 
-@settings(max_examples=300)
+@settings(max_examples=in_full(300))
 @given(name=st.sampled_from(READ_BY_AN_AUDIT), data=st.data())
 def test_bytes_changed_anywhere_are_a_difference(name: str, data: st.DataObject) -> None:
     files = published()
@@ -134,20 +128,20 @@ def test_bytes_changed_anywhere_are_a_difference(name: str, data: st.DataObject)
         assert isinstance(told({**files, name: bytes(changed)}), Difference)
 
 
-@settings(max_examples=100)
+@settings(max_examples=in_full(100))
 @given(name=st.sampled_from(READ_BY_AN_AUDIT), garbage=st.binary(max_size=200))
 def test_any_other_file_in_its_place_is_a_difference(name: str, garbage: bytes) -> None:
     assert isinstance(told({**published(), name: garbage}), Difference)
 
 
-@settings(max_examples=100)
+@settings(max_examples=in_full(100))
 @given(name=st.sampled_from(READ_BY_AN_AUDIT), keep=st.floats(0, 0.999))
 def test_a_file_cut_short_is_a_difference(name: str, keep: float) -> None:
     data = published()[name]
     assert isinstance(told({**published(), name: data[: int(len(data) * keep)]}), Difference)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=in_full(400), suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_hostile_parquet_file_under_its_own_digest_never_crashes(data: st.DataObject) -> None:
     """The digest is made to fit, so that the Parquet reader meets the bytes."""
@@ -161,7 +155,7 @@ def test_a_hostile_parquet_file_under_its_own_digest_never_crashes(data: st.Data
     assert error is None or isinstance(error, Difference)
 
 
-@settings(max_examples=300)
+@settings(max_examples=in_full(300))
 @given(name=st.sampled_from(["operator.json", ABOUT, OUTCOME]), data=st.data())
 def test_any_value_in_any_place_of_the_json_files_is_a_difference(
     name: str, data: st.DataObject

@@ -5,16 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.client.published_log import (
-    EPOCHS,
-    LAST,
-    LIAR,
-    MINERS,
-    Alterations,
-    DictSource,
-    auditor,
-    make_log,
-)
+from tests.client.memory_log import DictSource
+from tests.client.published_log import EPOCHS, LAST, LIAR, MINERS, Alterations, auditor, make_log
 from tests.makers import GATEWAY, decided, make_decision, sealed
 
 from penstock.client.errors import Difference

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.client.replayed import TEXT, hear, played, signed_stream
+from tests.properties import in_full
 
 from penstock.client.answers import Signatures, StreamCheck
 from penstock.client.errors import ApiError, BadAnswer, Unreachable
@@ -86,7 +87,7 @@ def test_however_the_bytes_are_cut_the_verdict_is_the_same(places: list[int]) ->
     assert read(cut(honest(), places)) == read([honest()])
 
 
-@settings(max_examples=50)
+@settings(max_examples=in_full(50))
 @given(st.integers(0, 10_000), st.integers(1, 255), st.lists(st.integers(0, 10_000), max_size=10))
 def test_a_forged_stream_is_refused_alike_however_it_is_cut(
     place: int, flip: int, places: list[int]

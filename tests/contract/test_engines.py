@@ -1,7 +1,8 @@
 """What every engine must do, asked of each through its port and its HTTP address.
 
-Real ones: llama.cpp and the image engine with the shipped models, MiniLM, and a server that somebody else runs (played
-by a llama.cpp worker of its own). Each is started once for all questions that leave it intact.
+Real ones: llama.cpp and the image engine with the shipped models, MiniLM, and a server that somebody
+else runs (played by a llama.cpp worker of its own). Each is started once for all questions that leave
+it intact.
 """
 
 import asyncio
@@ -19,7 +20,6 @@ from tests.engine_makers import DEADLINE_MS, Caller, chat_body, data_events, mak
 
 from penstock.adapters.engines.catalogue import EngineWorld, build_engine
 from penstock.adapters.engines.openai_http import OpenaiHttp
-from penstock.adapters.engines.worker_engine import WorkerEngine
 from penstock.adapters.engines.worker_engine import WorkerEngine
 from penstock.kit.engine import Capability, Engine, EngineLimits
 

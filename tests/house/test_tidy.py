@@ -3,9 +3,10 @@
 from pathlib import Path, PurePosixPath
 
 import pytest
-from tools.tidy import RULES, check, check_tree, main, parse
+from tools.tidy import RULES, TEST_RULES, check, check_tests, check_tree, main, outline, parse
 
-PACKAGE = Path(__file__).parents[2] / "src" / "penstock"
+TESTS = Path(__file__).parents[1]
+PACKAGE = TESTS.parent / "src" / "penstock"
 
 LONG = '"""Long."""\n' + "x = 1\n" * 400
 LONG_FUNCTION = '"""Long."""\ndef f():\n' + "    x = 1\n" * 60
@@ -121,3 +122,12 @@ def test_the_command_prints_each_breach_and_fails(
 
 def test_the_whole_package_is_tidy() -> None:
     assert [str(breach) for breach in check_tree(PACKAGE)] == []
+
+
+def test_no_file_of_tests_is_too_long_or_named_for_nothing() -> None:
+    assert [str(breach) for breach in check_tests(TESTS)] == []
+
+
+def test_a_test_is_held_to_the_length_of_files_and_not_to_all_rules() -> None:
+    long = outline(PurePosixPath("kit/test_a.py"), LONG + "import pickle\n")
+    assert {breach.rule for breach in check(long, TEST_RULES)} == {"file-length"}

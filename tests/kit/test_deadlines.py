@@ -117,3 +117,40 @@ def test_what_is_dropped_while_its_slot_is_due_is_left_alone() -> None:
         assert [victim.looks for victim in victims] == [0, 0, 0]
 
     run(main(), loop)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 20), st.floats(0.01, 100)), min_size=2, max_size=20))
+def test_one_that_is_watched_anew_when_it_is_looked_at_delays_no_other(
+    waits: list[tuple[float, float]],
+) -> None:
+    """As a connection does that closes at its deadline: it has a minute more for its last bytes."""
+    loop = VirtualLoop()
+
+    async def main() -> None:
+        deadlines = Deadlines()
+
+        class Twice(Watched):
+            def __init__(self, wait: float, again: float) -> None:
+                super().__init__(deadlines, deadlines.now() + wait)
+                self.again = again
+                self.passed: list[tuple[float, float]] = []
+
+            def look(self) -> None:
+                super().look()
+                if self.passed_at >= self.at:
+                    self.passed.append((self.at, self.passed_at))
+                    if len(self.passed) == 1:
+                        self.at = self.passed_at + self.again
+                        deadlines.watch(self, self.at)
+
+        everyone = [Twice(wait, again) for wait, again in waits]
+        for one in everyone:
+            deadlines.watch(one, one.at)
+        await asyncio.sleep(121)
+        for one in everyone:
+            assert len(one.passed) == 2
+            for at, passed_at in one.passed:
+                assert at <= passed_at <= at + 0.101
+        assert timers(loop) == 0
+
+    run(main(), loop)

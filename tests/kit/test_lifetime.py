@@ -136,6 +136,23 @@ def test_an_idle_connection_is_closed_after_the_idle_deadline(virtual: MemoryWor
     virtual.run(scenario)
 
 
+def test_idle_connections_of_different_ages_are_each_closed_in_time(virtual: MemoryWorld) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo, limits=ServerLimits(idle_deadline_ms=5_000))
+        port = await server.start(HOST, 0)
+        now = asyncio.get_running_loop().time
+        ages = []
+        for _ in range(4):
+            ages.append((await dial(network, port), now()))
+            await asyncio.sleep(0.3)
+        for raw, dialled_at in ages:
+            await raw.until_closed()
+            assert 4.9 < now() - dialled_at < 5.2
+        await server.close(0)
+
+    virtual.run(scenario)
+
+
 def test_a_running_exchange_has_no_idle_deadline(virtual: MemoryWorld) -> None:
     async def scenario(network: Network) -> None:
         async def handler(request: Request) -> Response | Stream:

@@ -15,6 +15,7 @@ from penstock.kit.wire import scan
 
 Chunks = Callable[[bytes, int], tuple[bytes, int]]
 Events = Callable[[bytes], int]
+Fields = Callable[[bytes, int], tuple[dict[bytes, bytes], int] | None]
 
 SHOW = "from penstock.kit.wire import scan; print(scan.is_compiled)"
 PIECES = [b"\n", b"\n\n", b":", b"\r", b"a", b"data: x", b"5\r\nhello\r\n", b"0\r\n\r\n", b"1\r\nx"]
@@ -114,6 +115,74 @@ def test_the_twins_count_the_same_of_a_hundred_thousand_short_texts() -> None:
         assert scan.plain_events(data) == scan.plain_events_in_python(data), data
 
 
+HEADS = [
+    (b"\r\nbody", ({}, 2)),
+    (b"A: b\r\n\r\nbody", ({b"a": b"b"}, 8)),
+    (b"a:\r\nb: \t c d\t \r\n\r\n", ({b"a": b"", b"b": b"c d"}, 18)),
+    (b"a: \xff\r\n\r\n", ({b"a": b"\xff"}, 8)),
+    (b"%b: b\r\n\r\n" % (b"n" * 64), ({b"n" * 64: b"b"}, 71)),
+    (b"%b: b\r\n\r\n" % (b"n" * 65), None),
+    (b"", None),
+    (b"a: b", None),
+    (b"a: b\r\n", None),
+    (b"a: b\r\n\r", None),
+    (b"a: b\n\n", None),
+    (b"a: b\rc: d\r\n\r\n", None),
+    (b"a: b\0\r\n\r\n", None),
+    (b"a: \x7f\r\n\r\n", None),
+    (b"a : b\r\n\r\n", None),
+    (b" a: b\r\n\r\n", None),
+    (b": b\r\n\r\n", None),
+    (b"a\r\n\r\n", None),
+    (b"a: b\r\n folded\r\n\r\n", None),
+    (b"a: b\r\nA: c\r\n\r\n", None),
+    (b"\xe9: b\r\n\r\n", None),
+]
+FIELDS_TWINS = [scan.plain_fields_in_python, scan.plain_fields]
+LINES = [
+    b"\r\n",
+    b"a: b\r\n",
+    b"C-d:\t x \r\n",
+    b"e:" + b"f" * 600 + b"\r\n",
+    b"a",
+    b":",
+    b"\r",
+    b"\n",
+    b"\0",
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS_TWINS, ids=["python", "here"])
+@pytest.mark.parametrize(("head", "found"), HEADS)
+def test_plain_fields_are_read_and_all_others_left_alone(
+    fields: Fields, head: bytes, found: tuple[dict[bytes, bytes], int] | None
+) -> None:
+    assert fields(head, 0) == found
+    moved = None if found is None else (found[0], found[1] + 3)
+    assert fields(b"xyz" + head, 3) == moved
+
+
+@pytest.mark.parametrize("fields", FIELDS_TWINS, ids=["python", "here"])
+def test_more_fields_than_a_head_may_have_are_left_alone(fields: Fields) -> None:
+    lines = [b"a%d: b\r\n" % number for number in range(scan.FIELDS_MAX + 1)]
+    full = fields(b"".join(lines[:-1]) + b"\r\n", 0)
+    assert full is not None
+    assert len(full[0]) == scan.FIELDS_MAX
+    assert fields(b"".join(lines) + b"\r\n", 0) is None
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12).map(b"".join))
+def test_the_twins_read_the_same_fields(data: bytes) -> None:
+    assert scan.plain_fields(data, 0) == scan.plain_fields_in_python(data, 0)
+
+
+def test_the_twins_read_the_same_of_a_hundred_thousand_short_heads() -> None:
+    rng = random.Random(2)
+    for _ in range(100_000):
+        data = bytes(rng.choices(b"aB:: \t\r\r\n\n\0\xff", k=rng.randrange(12))) + b"\r\n\r\n"
+        assert scan.plain_fields(data, 0) == scan.plain_fields_in_python(data, 0), data
+
+
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=9), NEAR)
 def test_what_python_takes_c_takes_too(bodies: list[bytes], tail: bytes) -> None:
     data = framed(bodies) + tail
@@ -130,9 +199,13 @@ def test_c_refuses_what_is_not_bytes() -> None:
             scan.plain_events(wrong)  # type: ignore[arg-type]  # that is the point
         with pytest.raises(TypeError):
             scan.plain_chunks(wrong, 0)  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(TypeError):
+            scan.plain_fields(wrong, 0)  # type: ignore[arg-type]  # that is the point
     for outside in (-1, 3):
         with pytest.raises(ValueError, match="outside"):
             scan.plain_chunks(b"xx", outside)
+        with pytest.raises(ValueError, match="outside"):
+            scan.plain_fields(b"xx", outside)
 
 
 def test_a_variable_leaves_it_out() -> None:

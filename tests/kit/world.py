@@ -95,11 +95,16 @@ class Raw(asyncio.Protocol):
 
     async def until(self, marker: bytes, *, times: int = 1) -> bytes:
         """Wait until `marker` was received `times` times; returns everything received."""
-        while self.received.count(marker) < times:
+        seen, found = 0, 0  # each byte is looked at about once: bodies here have many megabytes
+        while True:
+            while found < times and (place := self.received.find(marker, seen)) >= 0:
+                seen, found = place + len(marker), found + 1
+            if found >= times:
+                return bytes(self.received)
+            seen = max(seen, len(self.received) - len(marker) + 1)
             assert not self.lost.is_set(), f"lost after {bytes(self.received)!r}"
             self._news.clear()
             await self._news.wait()
-        return bytes(self.received)
 
     async def until_closed(self) -> bytes:
         """Wait until the server has closed; returns everything received."""

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import in_full
 
 from penstock.kit.errors import ConnectFailed, DeadlinePassed, PeerClosed, PortTaken
 from penstock.kit.ports import Network
@@ -77,7 +78,7 @@ async def pair(network: MemoryNetwork) -> tuple[End, End]:
     return client, ends[0]
 
 
-@settings(max_examples=30)
+@settings(max_examples=in_full(30))
 @given(st.integers(0, 1_000), st.lists(st.binary(min_size=1, max_size=50), max_size=50))
 def test_bytes_arrive_complete_and_in_order(seed: int, parts: list[bytes]) -> None:
     async def scenario(network: MemoryNetwork) -> None:

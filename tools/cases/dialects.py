@@ -16,7 +16,7 @@ CREATED_S = 1_700_000_000
 
 def made(given: Any) -> Translation:
     body = json.dumps(given["request"]).encode()
-    return DIALECTS[given["path"]](body, request_id=REQUEST_ID, created_s=CREATED_S)
+    return DIALECTS[given["path"]](body, request_id=REQUEST_ID, now_s=lambda: CREATED_S)
 
 
 def run_request(given: Any) -> Any:

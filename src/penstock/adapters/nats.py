@@ -13,8 +13,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote
 
 from nats.aio.msg import Msg
@@ -22,6 +21,7 @@ from nats.aio.msg import Msg
 from penstock.adapters.nats_link import RETRY_WAIT_MS, NatsLink, NobodyThere, Refused, read_reply
 from penstock.adapters.nats_pull import pull
 from penstock.adapters.nats_streams import ATTEMPT_DEADLINE_MS, NANO, ensure_stream
+from penstock.adapters.opened import Opened
 from penstock.kit.bus_names import (
     check_group,
     check_message,
@@ -62,7 +62,7 @@ class BusLimits:
     ack_wait_ms: int = 10_000
 
 
-class NatsBus:
+class NatsBus(Opened):
     """`async with NatsBus(url) as bus:`. The URL may name a token file; see NatsLink."""
 
     def __init__(
@@ -73,39 +73,11 @@ class NatsBus:
 
     async def open(self) -> None:
         """Connect and make the streams that are not there. Raises BusDown."""
-        await self._link.open(deadline_ms=self._limits.open_deadline_ms)
-        try:
-            async with asyncio.timeout(self._limits.open_deadline_ms / 1000):
-                while True:
-                    try:
-                        await self._ensure_streams()
-                    except Refused:
-                        raise
-                    except BusDown:
-                        await asyncio.sleep(RETRY_WAIT_MS / 1000)
-                    else:
-                        return
-        except TimeoutError as error:
-            await self._link.close()
-            raise BusDown("JetStream did not answer; is it enabled on the server?") from error
-        except Refused:
-            await self._link.close()
-            raise
+        deadline_ms = self._limits.open_deadline_ms
+        await self._link.open_with(self._ensure_streams, deadline_ms=deadline_ms)
 
     async def close(self) -> None:
         await self._link.close()
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     @property
     def losses_count(self) -> int:

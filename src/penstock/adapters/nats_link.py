@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import msgspec
@@ -31,6 +31,7 @@ PINGS_LOST_MAX = 2
 RETRY_WAIT_MS = 50
 CLOSE_DEADLINE_MS = 2_000
 
+T = TypeVar("T")
 Receive = Callable[[Msg], Awaitable[None]]
 
 
@@ -85,6 +86,17 @@ class NatsLink:
             raise BusDown(f"no connection to NATS: {self._last_error or error!r}") from error
         self._client = client
         self._up.set()
+
+    async def open_with(self, prepare: Callable[[], Awaitable[None]], *, deadline_ms: int) -> None:
+        """Connect and prepare the server, each within the deadline; closed again if it fails.
+        Raises BusDown, Refused, FileExposed.
+        """
+        await self.open(deadline_ms=deadline_ms)
+        try:
+            await until_answered(prepare, deadline_ms=deadline_ms)
+        except BusDown:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         if self._client is None:
@@ -171,6 +183,22 @@ class NatsLink:
     async def _on_back(self) -> None:
         self._up.set()
         log.info("nats.reconnected", losses_count=self.generation)
+
+
+async def until_answered(attempt: Callable[[], Awaitable[T]], *, deadline_ms: int) -> T:
+    """The attempt's result; again and again while the bus is down. Raises Refused, BusDown."""
+    try:
+        async with asyncio.timeout(deadline_ms / 1000):
+            while True:
+                try:
+                    return await attempt()
+                except Refused:
+                    raise
+                except BusDown:
+                    await asyncio.sleep(RETRY_WAIT_MS / 1000)
+    except TimeoutError as error:
+        reason = f"JetStream did not answer within {deadline_ms} ms; is it enabled on the server?"
+        raise BusDown(reason) from error
 
 
 def split_url(url: str) -> tuple[list[str], Path | None]:

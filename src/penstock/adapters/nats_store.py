@@ -8,19 +8,17 @@ Reads go message by message to the stream's leader: nothing on the server waits 
 who has read a cell has read its newest value.
 """
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from penstock.adapters.nats import MIB, escape_key, unescape_key
-from penstock.adapters.nats_link import RETRY_WAIT_MS, NatsLink, Refused, read_reply
+from penstock.adapters.nats_link import NatsLink, Refused, read_reply, until_answered
 from penstock.adapters.nats_objects import (
     ABOUT_PREFIX,
     BLOBS_BUCKET,
@@ -35,6 +33,7 @@ from penstock.adapters.nats_objects import (
 )
 from penstock.adapters.nats_pull import pull
 from penstock.adapters.nats_streams import ATTEMPT_DEADLINE_MS, NANO, ensure_stream
+from penstock.adapters.opened import Opened
 from penstock.kit.bus_names import check_message, check_prefix, check_subject
 from penstock.kit.ports import BlobMissing, BusDown, Cell, Conflict, DiskFull, Entropy
 
@@ -66,7 +65,7 @@ class StoreLimits:
     call_deadline_ms: int = 5_000
 
 
-class NatsStore:
+class NatsStore(Opened):
     """`async with NatsStore(url, entropy=...) as store:`. The URL may name a token file; see NatsLink."""
 
     def __init__(
@@ -84,27 +83,10 @@ class NatsStore:
     async def open(self) -> None:
         """Connect and make the streams that are not there. Raises BusDown."""
         deadline_ms = self._limits.open_deadline_ms
-        await self._link.open(deadline_ms=deadline_ms)
-        try:
-            await self._until(deadline_ms, self._ensure_streams)
-        except BusDown:
-            await self._link.close()
-            raise
+        await self._link.open_with(self._ensure_streams, deadline_ms=deadline_ms)
 
     async def close(self) -> None:
         await self._link.close()
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     # Cells.
 
@@ -253,21 +235,7 @@ class NatsStore:
             raise
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        return await self._until(self._limits.call_deadline_ms, attempt)
-
-    async def _until(self, deadline_ms: int, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The attempt's result; again and again while the bus is down. Raises Refused, BusDown."""
-        try:
-            async with asyncio.timeout(deadline_ms / 1000):
-                while True:
-                    try:
-                        return await attempt()
-                    except Refused:
-                        raise
-                    except BusDown:
-                        await asyncio.sleep(RETRY_WAIT_MS / 1000)
-        except TimeoutError as error:
-            raise BusDown(f"the store did not answer within {deadline_ms} ms") from error
+        return await until_answered(attempt, deadline_ms=self._limits.call_deadline_ms)
 
     async def _last(self, stream: str, wire: str) -> Found | None:
         """The last message of a subject."""

@@ -9,12 +9,12 @@ connects again.
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import asyncpg
 
 from penstock.adapters.migrations import Connection, apply_migrations, read_schema
+from penstock.adapters.opened import Opened
 from penstock.kit.ports import StoreDown
 
 __all__ = ["Connection", "Database", "read_schema"]
@@ -44,7 +44,7 @@ DOWN = (
 BROKEN_CONNECTION_WORDS = ("closed", "closing", "released", "terminated", "not initialized")
 
 
-class Database:
+class Database(Opened):
     """A bounded pool. It connects on first use, so it may be made while the server is down."""
 
     def __init__(
@@ -89,18 +89,6 @@ class Database:
                 await pool.close()
         except DOWN:
             pool.terminate()
-
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def migrate(self, package: str, schema: Sequence[tuple[int, str]]) -> tuple[int, ...]:
         """Apply the (number, sql) of `schema` that `package` lacks; returns their numbers.

@@ -7,6 +7,7 @@ for seconds. Nobody waits here for a place: what is too much is refused at once.
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 
 from penstock.gateway.addresses import Addresses
@@ -20,6 +21,7 @@ from penstock.kit.wire.http import Request
 
 KEY_PREFIX = "sk-penstock-"
 KEY_CHARS_MAX = 256
+HASHES_MAX = 1_024
 LOCKS = 256
 """One question per key at a time, by stripes: strangers cannot make this grow."""
 PLACE_WAIT_US = 1_000_000
@@ -273,6 +275,9 @@ def _full(who: str, limit: int) -> RateLimited:
     return RateLimited(who=who, what=AT_ONCE, limit=limit, wait_us=PLACE_WAIT_US)
 
 
+@lru_cache(
+    maxsize=HASHES_MAX
+)  # heads, and the keys in them, are remembered as well (kit/wire/heads.py)
 def key_hash_of(secret: str) -> str:
     """What a key is known by here. Raises BadKey for what cannot be one."""
     if not secret:

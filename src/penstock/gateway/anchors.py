@@ -9,6 +9,7 @@ secret (`hash` of bytes), so nobody can craft a prompt that meets another's; the
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from penstock.gateway.instances import Instance
 
@@ -36,21 +37,22 @@ def _ladder() -> tuple[int, ...]:
 
 
 LADDER = _ladder()
+_STEPS = tuple(
+    (max(before, length - WINDOW_BYTES), length) for before, length in pairwise((0, *LADDER))
+)
+"""From where to where a mark reads."""
 
 
 def marks_of(prompt: bytes, chute: str) -> list[int]:
     """The marks of a raw prompt (messages, prompt or input), shortest first; none below 256 bytes."""
     mark = hash(chute)
     size = len(prompt)
-    before = 0
     marks = []
-    for length in LADDER:
+    for start, length in _STEPS:
         if length > size:
             break
-        start = length - WINDOW_BYTES
-        mark = hash((mark, prompt[max(before, start) : length]))
+        mark = hash((mark, prompt[start:length]))
         marks.append(mark)
-        before = length
     return marks
 
 

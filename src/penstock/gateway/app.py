@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import uvloop
 
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.adapters.keyfile import load_or_create_key
@@ -43,6 +42,7 @@ from penstock.kit.keys import Ed25519Key, verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Bus, BusDown, Entropy, Stores
+from penstock.kit.process import config_parser, refused_config, run_process, stop_asked
 from penstock.kit.release import release
 from penstock.kit.tasks import Backoff, Scope
 from penstock.kit.telemetry import SpanSink, Tracer
@@ -151,10 +151,7 @@ async def find_market(config: GatewayConfig, key: Ed25519Key) -> Facts:
 
 async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
     """Run until SIGTERM or SIGINT; SIGHUP reads the certificate again. Raises what STOPPERS names."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopped.set)
+    stopped = stop_asked()
     tls = _listen_for_renewals(config)
     sink = await asyncio.to_thread(open_sink, config)  # an import of a hundred modules
     key = load_or_create_key(Path(config.key_file), ENTROPY)
@@ -173,8 +170,7 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
         async with Scope() as scope:
             gateway.start(scope)
             await open_port(gateway.tunnels, config, post.number, Sockets(), tls=tls_of_tunnels)
-            if post.is_warm:
-                await know_market(gateway)
+            await know_market(gateway.directory, post)
             inside = await show_inside(gateway, post)
             port = await server.start(config.host, config.port, tls=tls)
             _spare_collections()
@@ -341,8 +337,7 @@ def _warn_of_skew(facts: Facts) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="penstock-gateway", description=__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="the configuration, JSON")
+    parser = config_parser("penstock-gateway", __doc__)
     for option in ("--worker", "--fd", "--keeper"):
         parser.add_argument(option, type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--warm", action="store_true", help=argparse.SUPPRESS)
@@ -351,29 +346,18 @@ def main(arguments: list[str]) -> int:
     try:
         config = read_config(path)
     except (OSError, msgspec.DecodeError) as error:
-        sys.stderr.write(f"The configuration {path} cannot be used: {error}. Correct it.\n")
-        return 2
+        return refused_config(path, error)
     post = Post(given.worker, given.fd, given.keeper, given.warm)
     if post.number:
         config = as_worker(config, post.number)
     configure(as_json=config.log_json, worker=config.name if post.number else "")
     is_keeper = config.workers > 0 and not post.number
-    status = 0
-    try:
-        uvloop.run(serve_by_workers(config, path) if is_keeper else serve(config, post))
-    except* STOPPERS as group:
-        status = 1
-        for reason in _leaves(group):
-            _log.error("gateway.ended", reason=reason)
-    return status
+    work = serve_by_workers(config, path) if is_keeper else serve(config, post)
+    return run_process(work, stoppers=STOPPERS, tell=_ended)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """What the errors of a group say, however deep the scopes were."""
-    reasons: list[str] = []
-    for error in group.exceptions:
-        reasons += _leaves(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
-    return reasons
+def _ended(reason: str) -> None:
+    _log.error("gateway.ended", reason=reason)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,18 @@ An attempt never raises for what a miner does: it ends with `failure` set, and w
 what comes next. It sees every byte once and counts it in its tally.
 """
 
-from base64 import urlsafe_b64decode
-from binascii import Error as NotBase64
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol
 
 from penstock.gateway.bodies import Call
 from penstock.gateway.config import Bounds, Deadlines
+from penstock.gateway.gathering import Gathering
 from penstock.gateway.instances import Instance
 from penstock.gateway.leases import Hold
 from penstock.gateway.orders import Placed
-from penstock.gateway.policy import WORD_BYTES_MAX
 from penstock.gateway.sessions import JSON, Peer
-from penstock.gateway.tally import Tally
+from penstock.gateway.tally import Tally, decoded_word
 from penstock.kit.errors import PeerClosed, WireError
 from penstock.kit.ports import Clock
 from penstock.kit.tasks import Errands
@@ -30,7 +28,6 @@ JSON_TYPE = b"application/json"
 CANCEL_REPLY_BYTES_MAX = 65_536
 SESSION_UNKNOWN = b'"session_unknown"'
 _RECEIPT = RECEIPT_HEADER.encode()
-_BRACE = ord("{")
 
 
 class Owner(Protocol):
@@ -57,6 +54,7 @@ class Line:
     deadlines: Deadlines
     bounds: Bounds
     total_ms: int
+    gathering: Gathering
     trailing: dict["Attempt", int] = field(default_factory=dict)
 
     def sweep(self, now_us: int) -> None:
@@ -71,6 +69,7 @@ class Attempt:
     __slots__ = (
         "_bytes_max",
         "_is_again",
+        "_is_resting",
         "_line",
         "_link",
         "_owner",
@@ -114,10 +113,10 @@ class Attempt:
         self._line = line
         self._owner: Owner | None = owner
         self._link: Link | None = None
-        self._is_again = False
+        self._is_again = self._is_resting = False
         self._parts: list[bytes] = []
         self._size = 0
-        self._receipt = b""
+        self._receipt = self.body = self.tail = b""
         self.call = call
         self.placed = placed
         self.instance = instance
@@ -126,8 +125,6 @@ class Attempt:
         self.trace = b""  # header lines that continue the caller's trace
         self.tally = Tally()
         self.status = 0
-        self.body = b""
-        self.tail = b""
         self.content_type = JSON_TYPE
         self.failure = ""
         self.is_sent = self.is_over = False
@@ -204,8 +201,14 @@ class Attempt:
         if self.is_paused:
             self.is_paused = False
             self.heard_us = self._line.clock.mono_us()
-            if self._link is not None:
+            if self._link is not None and not self._is_resting:
                 self._link.resume()
+
+    def read_on(self) -> None:
+        """A fast stream has rested between two reads (gathering.py)."""
+        self._is_resting = False
+        if self._link is not None and not self.is_paused:
+            self._link.resume()
 
     def check_deadlines(self, now_us: int) -> None:
         """End it if it waits for too long."""
@@ -254,7 +257,8 @@ class Attempt:
         """Bytes of the answer."""
         if self.is_over:
             return
-        self.heard_us = now_us = self._line.clock.mono_us()
+        line, former_us = self._line, self.heard_us
+        self.heard_us = now_us = line.clock.mono_us()
         if not self.is_streaming:
             self._parts.append(data)
             self._size += len(data)
@@ -262,13 +266,14 @@ class Attempt:
                 self._fail("BodyTooLarge")
             return
         tally = self.tally
-        if not tally.body_bytes:
+        former, is_first = tally.events, not tally.body_bytes
+        if is_first:
             self.first_us = now_us
         self.last_us = now_us
         part = tally.feed(data)
         if tally.receipt is not None:
             self.tail = part
-            self._line.trailing[self] = now_us + self._line.deadlines.trailer_ms * 1000
+            line.trailing[self] = now_us + line.deadlines.trailer_ms * 1000
             self._end()
             return
         if part and self._owner is not None:
@@ -277,6 +282,8 @@ class Attempt:
             self._fail("event_too_large")
         elif tally.body_bytes > self._bytes_max:
             self._fail("answer_too_large")
+        elif not is_first and line.gathering.is_fast(tally.events - former, now_us - former_us):
+            self._rest()
 
     def on_end(self) -> None:
         """The answer's last byte is here: the connection can be used again."""
@@ -304,6 +311,12 @@ class Attempt:
             self._fail(type(error).__name__)
 
     # Inside.
+
+    def _rest(self) -> None:
+        if self._link is not None and not self._is_resting:
+            self._is_resting = True
+            self._link.pause()
+            self._line.gathering.rest(self)
 
     def _dial(self) -> None:
         self._line.errands.start("dial", self._connect(), on_crash=self._crashed)
@@ -364,7 +377,7 @@ class Attempt:
         self.first_us = self.last_us = self._line.clock.mono_us()
         self.tally.take_whole(self.body)
         if self._receipt:
-            self.tally.receipt = _decoded(self._receipt)
+            self.tally.receipt = decoded_word(self._receipt)
         status = self.status
         if self.call.stream and status < 400:
             self.failure = "no_stream"
@@ -384,17 +397,3 @@ class Attempt:
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.over(self)
-
-
-def _decoded(header: bytes) -> bytes:
-    """The bytes of a receipt header: JSON as it is, or base64url; what is none, or too long, gives no
-    receipt that parses.
-    """
-    if header[0] == _BRACE:
-        return header
-    if len(header) > 2 * WORD_BYTES_MAX:
-        return b""
-    try:
-        return urlsafe_b64decode(header + b"=" * (-len(header) % 4))
-    except (NotBase64, ValueError):
-        return b""

@@ -5,7 +5,6 @@ the bytes that were sent. Both bounds are far above what people say and recorder
 """
 
 import re
-from dataclasses import replace
 from math import ceil
 from typing import Annotated
 
@@ -101,7 +100,7 @@ def read_images(path: str, body: bytes) -> Call:
         )
     model = IMAGE_MODEL if asked.model is None else asked.model
     call = plain_call(path, model, body, provider=asked.provider)
-    return replace(call, images_max=asked.n or 1)
+    return msgspec.structs.replace(call, images_max=asked.n or 1)
 
 
 def read_speech(path: str, body: bytes) -> Call:
@@ -112,7 +111,7 @@ def read_speech(path: str, body: bytes) -> Call:
     slowness = max(1 / (asked.speed or 1), 1)
     spoken_ms = ceil(len(asked.input) * SPEECH_MS_PER_CHAR * slowness)
     call = plain_call(path, asked.model, body, provider=asked.provider)
-    return replace(
+    return msgspec.structs.replace(
         call,
         stream=asked.stream_format == "sse",
         audio_ms_max=min(spoken_ms + SPEECH_MS_EXTRA, AUDIO_MS_MAX),
@@ -134,7 +133,7 @@ def read_form(path: str, body: bytes) -> Call:
     _check_word("response_format", fields.response_format, TRANSCRIPT_FORMATS)
     _check_file(form)
     call = plain_call(path, fields.model, body)
-    return replace(
+    return msgspec.structs.replace(
         call,
         stream=path == TRANSCRIPTIONS_PATH and _flag("stream", texts.get("stream", "")),
         audio_ms_max=min(len(body) * TRANSCRIPTION_MS_PER_BYTE, AUDIO_MS_MAX),

@@ -38,11 +38,12 @@ class Bucket:
     def take(self, amount: int, now_us: int) -> int:
         """Take it, and return 0; or, if it is not there, take nothing and return the wait in us."""
         now = now_us * self._per_s
-        full_at = self._full_at
-        full_at = max(full_at, now)
-        needed = amount * MICRO
+        full_at, needed = self._full_at, amount * MICRO
+        if full_at <= now:  # full: whatever it is, it is there
+            self._full_at = now + needed
+            return 0
         lacking = full_at - now + needed - self._full_micro
-        if lacking > 0 and (full_at > now or needed <= self._full_micro):
+        if lacking > 0:
             return self._wait_us(min(lacking, full_at - now))
         self._full_at = full_at + needed
         return 0

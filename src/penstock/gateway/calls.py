@@ -1,7 +1,6 @@
 """A request as far as the gateway reads it, and the checks that every kind of body shares."""
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -57,8 +56,7 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
 ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_CHARS_MAX)]
 
 
-@dataclass(slots=True)  # one per request: to freeze it would cost as much as to read it
-class Call:
+class Call(msgspec.Struct):
     """One request, as far as the gateway reads it.
 
     `tokens_max` is what the client allows per choice (None: the chute's limit); `choices` counts
@@ -80,6 +78,11 @@ class Call:
     """The raw messages, prompt or input: what a cache of prefixes goes by."""
     images_max: int = 0
     audio_ms_max: int = 0
+
+
+def for_model(call: Call, model: str) -> Call:
+    """The same request, for another model."""
+    return msgspec.structs.replace(call, model=model)
 
 
 def shown(**schema: object) -> msgspec.Meta:

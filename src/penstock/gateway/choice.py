@@ -5,8 +5,9 @@ seed are given. The gateway and the routing study (sim/study) run this same code
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+
+import msgspec
 
 from penstock.gateway.anchors import BYTES_PER_TOKEN, HOMES_MAX, LADDER, Thread, Threads
 from penstock.gateway.field import Field
@@ -39,8 +40,7 @@ NS_PER_US = 1_000
 _MERIT = attrgetter("merit")
 
 
-@dataclass(slots=True)
-class Prompt:
+class Prompt(msgspec.Struct):
     """A request as far as the choice goes by it: the beginning, the length, the answer's bound."""
 
     marks: Sequence[int]
@@ -48,8 +48,7 @@ class Prompt:
     completion_max: int
 
 
-@dataclass(slots=True)
-class Asking:
+class Asking(msgspec.Struct):
     """When, by what chance, and what every instance has to fulfil."""
 
     need: Need
@@ -57,8 +56,7 @@ class Asking:
     seed: int
 
 
-@dataclass(slots=True)
-class Merit:
+class Merit(msgspec.Struct):
     """One instance, judged."""
 
     instance: Instance
@@ -70,8 +68,7 @@ class Merit:
     """What it counts as given to it if it is chosen."""
 
 
-@dataclass(slots=True)
-class Choice:
+class Choice(msgspec.Struct):
     """Who is asked, best first, and why. The rest is for `Chooser.take`."""
 
     judged: list[Merit]
@@ -233,11 +230,22 @@ def judge(
     load = tokens + completion
     judged = []
     for one in candidates:
-        if not one.is_open(chute, price_max, now_ms):
+        if not (  # as `routing.rejection`, without the reason: most may
+            one.running < one.room
+            and one.valid_until_ms >= now_ms >= one.broken_until_ms
+            and not one.is_trial
+            and one.chute == chute
+            and (
+                price_max is None
+                or (one.is_fit if price_max is one.asked_price else one.fits(price_max))
+            )
+        ):
             judged.append(Merit(one, rejection(one, need, now_ms=now_ms), 0, 0, 0))
             continue
         shelf = one.shelf
-        cached = shelf.believed(number, shared) if number else 0
+        cached = 0
+        if number and (number in shelf.live or number in shelf.ghosts):
+            cached = shelf.believed(number, shared)
         work = whole - cached
         if shelf.clock + tokens - cached > shelf.memory.capacity_tokens:
             work += shelf.loss(

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from penstock.gateway.attempts import Attempt
 from penstock.gateway.config import Deadlines
 from penstock.gateway.demand import Demand
@@ -31,8 +33,7 @@ Settle = Callable[[int, int], None]
 NULL = b"null"
 
 
-@dataclass(slots=True)  # one per order
-class Closed:
+class Closed(msgspec.Struct):
     """An order that has ended. `countersign` is the canonical JSON of what we say of it."""
 
     end: End

@@ -2,8 +2,6 @@
 that the caller asked for; and what he is told when none of them fits.
 """
 
-from dataclasses import replace
-
 import msgspec
 
 from penstock.gateway.bodies import Call
@@ -59,7 +57,9 @@ def arranged(
     elif wants.sort is not Sort.BALANCE:
         policy += f"/{wants.sort.value}"
     rejected = [one for one in looked.judged if one.reason is not None]
-    return replace(looked, judged=fit[:RANKED_MAX], rejected=rejected, policy=policy)
+    return msgspec.structs.replace(
+        looked, judged=fit[:RANKED_MAX], rejected=rejected, policy=policy
+    )
 
 
 def refusal(looked: Choice, model: str, chute: Chute) -> NoProvider | NoCapacity:

@@ -61,6 +61,10 @@ class Deadlines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After the receipt: how long the connection may take to become reusable."""
     keepalive_ms: int = 10_000
     """A streamed client hears a comment when nothing else came for so long."""
+    gather_ms: int = 2
+    """A stream with more than an event a millisecond is read again at most so long after a read, and
+    what came meanwhile goes on in one piece; 0: at once, at several times the cost.
+    """
     seal_ms: int = 50
     """At most so long after the first unsealed order or receipt of a miner they are sealed."""
     seal_call_ms: int = 5_000

@@ -49,6 +49,8 @@ class Directory:
         self._metrics = metrics
         self._chutes: dict[str, Chute] = {}
         self._named: dict[str, dict[str, None]] = {}
+        self._resolved: dict[str, Chute] = {}
+        """Model strings that were resolved since a chute last came or went; three of a chute at most."""
         self._instances: dict[str, Instance] = {}
         self._fields: dict[str, Field] = {}
         self._prices: dict[Price, Price] = {}
@@ -78,6 +80,9 @@ class Directory:
 
         A name is its newest manifest; `name@sha256:...` and `sha256:...` are that very one.
         """
+        known = self._resolved.get(model)
+        if known is not None:
+            return known
         name, _, digest = model.rpartition("@")
         if model.startswith(DIGEST_SCHEME):
             digest = model
@@ -87,6 +92,7 @@ class Directory:
         found = self._chutes.get(digest)
         if found is None or (name and found.manifest.name != name):
             raise ModelUnknown(model=model, known=tuple(self.names()))
+        self._resolved[model] = found
         return found
 
     def names(self) -> list[str]:
@@ -104,7 +110,8 @@ class Directory:
 
     def field(self, chute: str) -> Field:
         """The instances of this chute with what their traffic has taught; empty if there are none."""
-        return self._fields.get(chute) or Field()
+        found = self._fields.get(chute)
+        return Field() if found is None else found
 
     @property
     def instances_count(self) -> int:
@@ -164,6 +171,7 @@ class Directory:
         if chute not in self._chutes and len(self._chutes) >= self._bounds.chutes_max:
             raise BadMessage(kind="manifest", reason="the directory is full")
         self._remove_chute(chute)  # the board's last word on a name is what the name means
+        self._resolved.clear()
         self._chutes[chute] = Chute(chute=chute, manifest=manifest)
         self._named.setdefault(manifest.name, {})[chute] = None
 
@@ -212,6 +220,7 @@ class Directory:
         known = self._chutes.pop(chute, None)
         if known is None:
             return
+        self._resolved.clear()
         versions = self._named[known.manifest.name]
         del versions[chute]
         if not versions:

@@ -39,7 +39,8 @@ RECORD = (
 )
 RECEIPT_WORD = b'{"body":%b,"kind":"receipt","signature":"%b","signer":%b}'
 TRUE, FALSE = b"true", b"false"
-_COMPLETE = b"complete"
+_COMPLETE_TEXT = "complete"
+_COMPLETE = _COMPLETE_TEXT.encode()
 
 
 class Form:
@@ -110,6 +111,11 @@ class Form:
 def outcome_word(outcome: Outcome) -> bytes:
     """How an outcome is spelled. An Enum's value costs a call, and nearly all are complete."""
     return _COMPLETE if outcome is Outcome.COMPLETE else outcome.value.encode()
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """The same as text."""
+    return _COMPLETE_TEXT if outcome is Outcome.COMPLETE else outcome.value
 
 
 @lru_cache(maxsize=QUOTED_MAX)

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from penstock.gateway.shelves import Memory, Shelf
 from penstock.spec.entries import BUCKET_MAX, size_bucket
 from penstock.spec.messages import Offer, Tier
@@ -34,8 +36,7 @@ class Lessons(Protocol):
     def completed(self, prompt_tokens: int, completion: int) -> None: ...
 
 
-@dataclass(slots=True)  # one per request
-class Expected:
+class Expected(msgspec.Struct):
     """What was believed of a placement when it was made: so much cached, last used so far back.
 
     `distance` is 0 when nothing could be learned: a prompt that is new, or was there just before.
@@ -83,8 +84,9 @@ class Instance:
     _early_ns: list[int] = field(default_factory=lambda: [0] * (BUCKET_MAX + 1))
     _answers: list[int] = field(default_factory=lambda: [0] * (BUCKET_MAX + 1))
     _answers_all: int = 0
-    _asked_price: Price | None = None
-    _is_fit: bool = True
+    asked_price: Price | None = None
+    is_fit: bool = True
+    """The last ceiling that `fits` was asked for, and what it said."""
     _expected: OrderedDict[str, Expected] = field(default_factory=OrderedDict)
     _most: int = 0
     """The most, and below the least, that ran at once since the present offer came."""
@@ -107,22 +109,12 @@ class Instance:
         """A half-open breaker with its trial under way is still open."""
         return FOREVER_MS if self.is_trial else self.broken_until_ms
 
-    def is_open(self, chute: str, price_max: Price | None, now_ms: int) -> bool:
-        """May it serve? The same as `routing.rejection`, without the reason: most may."""
-        return (
-            self.running < self.room
-            and self.valid_until_ms >= now_ms >= self.broken_until_ms
-            and not self.is_trial
-            and self.chute == chute
-            and (price_max is None or self.fits(price_max))
-        )
-
     def fits(self, price_max: Price) -> bool:
         """Is no part of its price above this? The last answer is remembered: it is asked for often."""
-        if price_max is not self._asked_price:
-            self._asked_price = price_max
-            self._is_fit = is_within(self.price, price_max)
-        return self._is_fit
+        if price_max is not self.asked_price:
+            self.asked_price = price_max
+            self.is_fit = is_within(self.price, price_max)
+        return self.is_fit
 
     @property
     def has_room(self) -> bool:
@@ -159,16 +151,22 @@ class Instance:
         self._ended()
         self.failures = 0
         self.rest_ms = 0
+        seen_all = self._answers_all
+        if seen_all < ANSWERS_MAX:
+            seen_all += 1
         if ttft_us > 0:
-            self.ttft_us = _smooth(self.ttft_us, ttft_us, self._answers_all + 1)
+            self.ttft_us = _smooth(self.ttft_us, ttft_us, seen_all)
         if work > 0:
             pace_ns = max(1, total_us * NS_PER_US // work)
             bucket = size_bucket(work)
-            seen = self._answers[bucket] = min(self._answers[bucket] + 1, ANSWERS_MAX)
+            seen = self._answers[bucket]
+            if seen < ANSWERS_MAX:
+                seen += 1
+                self._answers[bucket] = seen
             early_ns = self._early_ns[bucket] = _smooth(self._early_ns[bucket], pace_ns, seen)
             self.paces_ns[bucket] = early_ns if seen >= ANSWERS_MIN else 0
-            self._answers_all = min(self._answers_all + 1, ANSWERS_MAX)
-            self.pace_ns = _smooth(self.pace_ns, pace_ns, self._answers_all)
+            self._answers_all = seen_all
+            self.pace_ns = _smooth(self.pace_ns, pace_ns, seen_all)
             if self.lessons is not None:
                 self.lessons.measured(self, pace_ns=pace_ns, bucket=bucket)
 
@@ -223,10 +221,11 @@ class Instance:
         offer = self.offer
         self.chute, self.price = offer.chute, offer.price
         self.valid_until_ms = offer.valid_until_ms
-        self._asked_price = None
+        self.asked_price = None
         self.room = 0 if self.is_away else min(offer.room + self.peak, self.room_most)
 
 
 def _smooth(old: int, new: int, weight: int) -> int:
     """The average after `new`, which weighs one in `weight`. At least 1: 0 stands for unknown."""
-    return max(1, old + (new - old) // min(weight, ANSWERS_MAX))
+    average = old + (new - old) // weight
+    return average if average > 0 else 1

@@ -186,9 +186,12 @@ class Leases:
     def try_hold(self, payer: Payer, nano: int) -> Hold | None:
         """Set `nano` aside if the present lease has it; None when the ledger must be asked."""
         payer = self._payers.setdefault(payer.account, payer)
-        payer.used_ms = self._clock.now_ms()
-        hold = self._held(payer, nano)
-        if hold is not None and self._is_low(hold.lease):
+        payer.used_ms = now_ms = self._clock.now_ms()
+        lease = payer.lease
+        if lease is None or now_ms > lease.expires_ms - EXPIRY_MARGIN_MS or lease.free_nano < nano:
+            return None
+        hold = Hold(self, payer, lease, nano=nano)
+        if self._is_low(lease):
             self._wanted.set()
         return hold
 

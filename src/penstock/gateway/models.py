@@ -114,6 +114,14 @@ def page_of(
         if not limit.isdecimal() or not 1 <= int(limit[:5]) <= PAGE_MAX:
             raise BadRequest(reason=f"limit must be from 1 to {PAGE_MAX}.", param="limit")
         count = int(limit)
+    names = {chute.manifest.name for chute in chutes}
+    for param, name in (("after_id", after_id), ("before_id", before_id)):
+        if name and name not in names:
+            raise BadRequest(
+                reason=f"{param} is no model of this list: {name[:160]!r}. Send the last_id or "
+                "first_id of the page before, or leave it out to start anew.",
+                param=param,
+            )
     if before_id:
         found = [chute for chute in chutes if chute.manifest.name < before_id]
         return found[-count:], len(found) > count

@@ -78,8 +78,7 @@ def ceilings(call: Call, limits: Limits) -> Ceilings:
     )
 
 
-@dataclass(slots=True, eq=False)
-class Placed:
+class Placed(msgspec.Struct, eq=False):
     """An order on its way. `body` is its canonical JSON, `digest` the hex of `covered`, which is what
     a signature covers. `signature` is "" until the order is signed; then it goes with every record.
     """

@@ -20,10 +20,12 @@ from penstock.gateway.answers import (
 )
 from penstock.gateway.attempts import Attempt
 from penstock.gateway.bodies import Call, parse_body
+from penstock.gateway.calls import for_model
 from penstock.gateway.closing import Closed, settled_alone
 from penstock.gateway.dialects import DIALECTS, Translation
 from penstock.gateway.dialects.errors import AnswerUnreadable
 from penstock.gateway.errors import GatewayError, MinerFailed, NoCapacity
+from penstock.gateway.forms import outcome_text
 from penstock.gateway.hedging import Bucket
 from penstock.gateway.inside import Asker, Terms
 from penstock.gateway.instances import Instance
@@ -35,7 +37,7 @@ from penstock.gateway.plan import Plan
 from penstock.gateway.relay import Relay, lost_envelope
 from penstock.gateway.sessions import Peer
 from penstock.gateway.steps import Steps
-from penstock.gateway.wants import TIER_HEADER, Wants, wants_of
+from penstock.gateway.wants import Wants, wants_in
 from penstock.spec.receipts import Outcome
 
 TRACE_HEADER = b"x-penstock-trace"
@@ -119,10 +121,10 @@ class Passage(Steps):
             self._translation = translation = dialect(
                 request.body,
                 request_id=request.request_id,
-                created_s=gateway.clock.now_ms() // 1000,
+                now_s=lambda: gateway.clock.now_ms() // 1000,
             )
             self._call = parse_body(translation.path, translation.chat_body)
-        self._wants = wants_of(self._call.provider, request.header(TIER_HEADER))
+        self._wants = wants_in(self._call.provider, request.headers)
         if self._terms is not None:
             self._wants = replace(self._wants, fits=self._terms.fits)
         self._relay = Relay(self._exchange, gateway.clock, self._translation)
@@ -218,7 +220,7 @@ class Passage(Steps):
             self._ticket = None
         if plan.rest:
             self._refused = self._failed = 0
-            self._step(lambda: self._make_plan(replace(self._call, model=plan.rest)))
+            self._step(lambda: self._make_plan(for_model(self._call, plan.rest)))
         elif self._failed:
             self._refuse(MinerFailed(tries=self._refused + self._failed, reason=self._reason))
         else:
@@ -334,7 +336,7 @@ class Passage(Steps):
         ticket, self._ticket = self._ticket, None
         assert ticket is not None, "a request is settled once"
         ticket.settle(closed.end.charge_nano, closed.work)
-        self._count(closed.end.outcome.value)
+        self._count(outcome_text(closed.end.outcome))
 
     def _fields(self, attempt: Attempt) -> bytes:
         request = self._exchange.request

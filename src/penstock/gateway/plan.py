@@ -7,7 +7,9 @@ asked for.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from penstock.gateway.anchors import BYTES_PER_TOKEN, marks_of
 from penstock.gateway.bodies import MODALITIES, Call
@@ -34,8 +36,7 @@ _CHAT = Modality.CHAT  # only engines that generate keep prefixes
 _BALANCE = Sort.BALANCE
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """One request, placed: `instances` are those to ask, in this order, none twice."""
 
     call: Call

@@ -4,14 +4,13 @@ Pure functions. What is decided here is signed, so it must be what `judge` allow
 vouched for by a MAC within a session, by a signature without one; all else about it is the same.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
 
 from penstock.gateway.orders import Placed
 from penstock.gateway.sessions import Session
-from penstock.gateway.tally import Marked, Tally
+from penstock.gateway.tally import WORD_BYTES_MAX, Marked, Tally
 from penstock.kit.handshake import is_same, split_vouched
 from penstock.kit.spell import read_receipt, spell
 from penstock.spec.canon import digest_spelled
@@ -31,8 +30,6 @@ from penstock.spec.units import NO_UNITS
 
 SERVED = (Outcome.COMPLETE, Outcome.CLIENT_CANCELLED)
 """A receipt of these says by itself what is to be paid."""
-WORD_BYTES_MAX = 16_384
-"""A signed message of a miner is about 1 KiB; a record must always fit the bus."""
 
 _receipt = msgspec.json.Decoder(Receipt).decode
 
@@ -49,8 +46,7 @@ class Fault(Enum):
     NOT_COMPLETE = "not_complete"
 
 
-@dataclass(slots=True)  # these three are made for every request, and to freeze them costs more
-class Told:
+class Told(msgspec.Struct):
     """A receipt that holds: `body` is its canonical JSON, `covered` the digest a signature covers.
     `signature` is "" for one that is only vouched for as yet.
     """
@@ -61,8 +57,7 @@ class Told:
     signature: str
 
 
-@dataclass(slots=True)
-class Proven:
+class Proven(msgspec.Struct):
     """The miner's words that hold. `told` is there only if it may stand in a record."""
 
     told: Told | None
@@ -77,8 +72,7 @@ class Proven:
         return None if self.told is None else self.told.receipt
 
 
-@dataclass(slots=True)
-class End:
+class End(msgspec.Struct):
     """How an order ended and what it costs the payer."""
 
     outcome: Outcome

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from penstock.gateway.directory import Directory
 from penstock.gateway.keeper import LOOPBACK, METRICS_HEADERS, METRICS_PATH, exported
 from penstock.gateway.service import Gateway
 from penstock.kit.wire.http import Request, Response
@@ -11,8 +12,11 @@ from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
 
 GATHER_MS = 2_000
-WARM_DEADLINE_MS = 3_000
-WARM_STEP_MS = 100
+KNOWN_DEADLINE_MS = 3_000
+KNOWN_STEP_MS = 100
+EMPTY_MS = 500
+WARM_EMPTY_MS = 3_000
+"""So long may a board be silent before the market counts as empty; at the very first start it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +35,20 @@ ALONE = Post()
 """A gateway of one process has no keeper."""
 
 
-async def know_market(gateway: Gateway) -> None:
-    """Wait until the board has told what there is, and those that must dial us have: then it says
-    nothing for a while. An empty market is waited for in vain, and not for long.
+async def know_market(directory: Directory, post: Post) -> None:
+    """Wait until the board has told what there is: then it says nothing for a while. Who serves before
+    says of models that are there that they are not, and no client asks again after that. Those that
+    must dial us have done so too.
     """
-    directory = gateway.directory
-    known = -1
-    for _ in range(WARM_DEADLINE_MS // WARM_STEP_MS):
-        await asyncio.sleep(WARM_STEP_MS / 1000)
-        now = directory.instances_count
-        away = directory.reachable.missing
-        if now and now == known and directory.names() and not away:
+    empty_ms = WARM_EMPTY_MS if post.is_warm else EMPTY_MS
+    known = (0, 0)
+    for waited_ms in range(0, KNOWN_DEADLINE_MS, KNOWN_STEP_MS):
+        now = (len(directory.names()), directory.instances_count)
+        is_told = all(now) and not directory.reachable.missing
+        if now == known and (is_told or waited_ms >= empty_ms):
             return
         known = now
+        await asyncio.sleep(KNOWN_STEP_MS / 1000)
 
 
 async def show_inside(gateway: Gateway, post: Post) -> Server | None:

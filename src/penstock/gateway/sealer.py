@@ -52,8 +52,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 _read_countersign = msgspec.json.Decoder(Countersign).decode
 
 
-@dataclass(slots=True, eq=False)
-class Ended:
+class Ended(msgspec.Struct, eq=False):
     """An order that has ended, on its way to its record. `checkpoint` and `decision` are JSON."""
 
     placed: Placed

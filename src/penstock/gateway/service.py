@@ -26,6 +26,7 @@ from penstock.gateway.demand import Demand
 from penstock.gateway.dialects import DIALECTS
 from penstock.gateway.directory import Directory
 from penstock.gateway.files import Files
+from penstock.gateway.gathering import Gathering
 from penstock.gateway.hedging import Hedges
 from penstock.gateway.inside import Asker, Inside, Terms
 from penstock.gateway.leases import Leases, LeaseTerms
@@ -170,6 +171,7 @@ class Gateway:
             deadlines=self.deadlines,
             bounds=self.bounds,
             total_ms=self.params.order_ttl_ms,
+            gathering=Gathering(self.deadlines.gather_ms),
         )
         self.sealer = Sealer(
             clock=self.clock,

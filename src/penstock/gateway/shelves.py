@@ -125,20 +125,20 @@ class Shelf:
     `sequence` counts requests of the chute, `clock` tokens put on this shelf.
     """
 
-    __slots__ = ("_ghosts", "_live", "clock", "memory")
+    __slots__ = ("clock", "ghosts", "live", "memory")
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.clock = 0
-        self._live: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
-        self._ghosts: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
+        self.live: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
+        self.ghosts: OrderedDict[int, tuple[int, int, int, int]] = OrderedDict()
 
     def last(self, thread: int) -> tuple[int, int]:
         """What was here of the thread: its tokens, and its distance, the tokens between now and the
         end of its last use, its own included. The distance is 0 if nothing came between; both are if
         it was never here, or too long ago.
         """
-        entry = self._live.get(thread) or self._ghosts.get(thread)
+        entry = self.live.get(thread) or self.ghosts.get(thread)
         if entry is None:
             return 0, 0
         tokens, _, clock, _ = entry
@@ -146,7 +146,7 @@ class Shelf:
 
     def believed(self, thread: int, tokens: int) -> int:
         """How many of so many tokens of this thread are expected in the cache."""
-        entry = self._live.get(thread) or self._ghosts.get(thread)
+        entry = self.live.get(thread) or self.ghosts.get(thread)
         if entry is None:
             return 0
         kept, _, clock, _ = entry
@@ -163,7 +163,7 @@ class Shelf:
             return 0
         lost = 0
         clock, capacity, rate_ppm = self.clock, self.memory.capacity_tokens, returns.rate_ppm
-        for other, (tokens, used, at, kind) in islice(self._live.items(), LOST_MAX):
+        for other, (tokens, used, at, kind) in islice(self.live.items(), LOST_MAX):
             distance = clock - at + tokens
             if distance <= room and at != clock:
                 break
@@ -175,9 +175,9 @@ class Shelf:
     def put(self, thread: int, tokens: int, *, fresh: int, sequence: int, kind: int) -> None:
         """The thread was served here: `tokens` long now, `fresh` of them new to the cache."""
         self.clock += fresh
-        live = self._live
+        live = self.live
         live.pop(thread, None)
-        self._ghosts.pop(thread, None)
+        self.ghosts.pop(thread, None)
         live[thread] = (tokens, sequence, self.clock, kind)
         oldest = self.clock - self.memory.capacity_tokens
         while len(live) > 1:
@@ -185,6 +185,6 @@ class Shelf:
             entry = live[first]
             if entry[2] - entry[0] >= oldest and len(live) <= LIVE_MAX:
                 break
-            self._ghosts[first] = live.pop(first)
-            if len(self._ghosts) > GHOSTS_MAX:
-                self._ghosts.popitem(last=False)
+            self.ghosts[first] = live.pop(first)
+            if len(self.ghosts) > GHOSTS_MAX:
+                self.ghosts.popitem(last=False)

@@ -6,6 +6,8 @@ then: only then is it known whether it is a part of the answer or the receipt th
 for empty lines, many at a time; only our own comments are looked at one by one.
 """
 
+from base64 import urlsafe_b64decode
+from binascii import Error as NotBase64
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -16,7 +18,9 @@ from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
 
 EVENT_FRAME_BYTES = 8
 """`data: ` and the empty line: bytes of an event that cannot be content."""
-_COLON = ord(":")
+WORD_BYTES_MAX = 16_384
+"""A signed message of a miner is about 1 KiB; a record must always fit the bus."""
+_COLON, _BRACE = ord(":"), ord("{")
 _END = b"\n\n"
 _COMMENT = b"\n\n:"
 
@@ -201,3 +205,17 @@ class Tally:
     def _check(self, size: int) -> None:
         if size > EVENT_BYTES_MAX:
             self.broken = str(EventTooLarge(EVENT_BYTES_MAX))
+
+
+def decoded_word(header: bytes) -> bytes:
+    """The bytes of a receipt header: JSON as it is, or base64url; what is none, or too long, gives no
+    receipt that parses.
+    """
+    if header[0] == _BRACE:
+        return header
+    if len(header) > 2 * WORD_BYTES_MAX:
+        return b""
+    try:
+        return urlsafe_b64decode(header + b"=" * (-len(header) % 4))
+    except (NotBase64, ValueError):
+        return b""

@@ -8,7 +8,7 @@ others the miner can read what passes.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
@@ -23,6 +23,7 @@ from penstock.spec.routing import Rejection
 from penstock.spec.units import MILLION, NANO_PER_USD, Price
 
 TIER_HEADER = "x-penstock-tier"
+_TIER = TIER_HEADER.encode()
 NAMES_MAX = 64
 """Providers in one list."""
 
@@ -129,6 +130,12 @@ _decoder = msgspec.json.Decoder(ProviderBody)
 _PLACE = re.compile(r"at `\$\.([a-z_]+)")
 _FIELD = re.compile(r"field `([^`]{1,40})`")
 KNOWN = ProviderBody.__struct_fields__
+
+
+def wants_in(provider: bytes, headers: Mapping[bytes, bytes]) -> Wants:
+    """`wants_of`, with the tier from a request's headers."""
+    tier = headers.get(_TIER)
+    return wants_of(provider, "" if tier is None else tier.decode("latin-1"))
 
 
 def wants_of(provider: bytes, tier: str) -> Wants:

@@ -33,10 +33,16 @@ class Capability(StrEnum):
     """The tokens of messages under the model's template, not only those of a prompt."""
     ECHO = "echo"
     """The prompt at the head of a completion, with its log-probabilities where they are asked for."""
+    SUFFIX = "suffix"
+    """A completion that leads to the text behind it."""
+    COMPLETION_FORMAT = "completion_format"
+    """A completion, not only a chat's answer, that keeps to a schema."""
     STREAM = "stream"
     LOGPROBS = "logprobs"
     JSON_SCHEMA = "json_schema"
     TOOLS = "tools"
+    TOOL_CHOICE = "tool_choice"
+    """A call where one is demanded and none is due."""
     SEED = "seed"
 
 

@@ -29,7 +29,7 @@ _INNER, _OUTER = (bytes(byte ^ mask for byte in range(256)) for mask in (0x36, 0
 _VOUCHED_HEAD = b'{"body":'
 _VOUCHED_MIDDLE = b',"mac":"'
 _VOUCHED_TAIL = b'"}'
-_VOUCHED_END = re.compile(rb',"mac":"([0-9a-f]{64})"\}').fullmatch
+_HEX = b"0123456789abcdef"
 _VOUCHED_END_BYTES = len(_VOUCHED_MIDDLE) + MAC_HEX_CHARS + len(_VOUCHED_TAIL)
 
 
@@ -144,7 +144,14 @@ def split_vouched(data: bytes) -> tuple[bytes, str] | None:
 
     The body is only cut out: whoever knows the key checks the MAC, then reads it strictly.
     """
-    match = _VOUCHED_END(data, max(0, len(data) - _VOUCHED_END_BYTES))
-    if match is None or match.start() <= len(_VOUCHED_HEAD) or not data.startswith(_VOUCHED_HEAD):
+    end = len(data) - _VOUCHED_END_BYTES
+    mac = data[end + len(_VOUCHED_MIDDLE) : -len(_VOUCHED_TAIL)]
+    if (
+        end <= len(_VOUCHED_HEAD)
+        or not data.startswith(_VOUCHED_HEAD)
+        or not data.startswith(_VOUCHED_MIDDLE, end)
+        or not data.endswith(_VOUCHED_TAIL)
+        or mac.translate(None, _HEX)
+    ):
         return None
-    return data[len(_VOUCHED_HEAD) : match.start()], match[1].decode()
+    return data[len(_VOUCHED_HEAD) : end], mac.decode()

@@ -3,13 +3,9 @@
 The only file of the ledger that chooses adapters.
 """
 
-import argparse
-import asyncio
 import json
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +25,15 @@ from penstock.kit.clock import SystemClock
 from penstock.kit.keys import verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, Entropy, StoreDown
+from penstock.kit.ports import Entropy
+from penstock.kit.process import (
+    config_parser,
+    refused_config,
+    run_process,
+    say,
+    stop_asked,
+    when_up,
+)
 from penstock.kit.tasks import Scope
 from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
@@ -43,9 +47,17 @@ from penstock.spec.keys import Signed, parse_signed
 from penstock.spec.params import NETWORKS
 
 SCHEMA = "penstock.ledger.schema"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-START_RETRY_MS = 1_000
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
+STOPPERS = (
+    FileExposed,
+    KeyFileInvalid,
+    MigrationChanged,
+    MigrationOrder,
+    SpecError,
+    OSError,
+    ValueError,
+)
+"""What a person has to act on. Anything else is a bug and ends with its traceback."""
 
 _log = events("ledger")
 
@@ -110,10 +122,7 @@ async def serve(config: LedgerConfig) -> None:
 
     An event that was being taken in is not acknowledged, so it comes again after the next start.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_asked()
     station = build(config)
     async with Scope() as scope:
         scope.start("ledger", _run(station, config))
@@ -124,8 +133,8 @@ async def serve(config: LedgerConfig) -> None:
 
 async def _run(station: Station, config: LedgerConfig) -> None:
     async with station.database:
-        await _when_up("store", lambda: _prepare(station))
-        await _when_up("bus", station.bus.open)
+        await when_up("store", lambda: _prepare(station))
+        await when_up("bus", station.bus.open)
         try:
             port = await station.server.start(config.host, config.port)
             _log.info("ledger.serving", host=config.host, port=port)
@@ -139,44 +148,22 @@ async def _prepare(station: Station) -> None:
     await station.ledger.start()
 
 
-async def _when_up(what: str, prepare: Callable[[], Awaitable[None]]) -> None:
-    """Servers of one operator start in any order: try until this one answers."""
-    while True:
-        try:
-            await prepare()
-        except (StoreDown, BusDown) as error:
-            _log.warning(f"{what}.awaited", why=str(error))
-            await asyncio.sleep(START_RETRY_MS / 1000)
-        else:
-            return
-
-
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m penstock.ledger.app", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the ledger's configuration")
-    path: Path = parser.parse_args().config
+    path: Path = (
+        config_parser("python -m penstock.ledger.app", __doc__).parse_args(arguments).config
+    )
     try:
         config = read_config(path)
-        configure(as_json=config.log_json)
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(serve(config))
     except (msgspec.DecodeError, OSError, ValueError) as error:
-        sys.stderr.write(f"The ledger cannot start with {path}: {error}\n")
-        return 1
-    except (FileExposed, KeyFileInvalid, MigrationChanged, MigrationOrder, SpecError) as error:
-        sys.stderr.write(f"The ledger cannot start: {error}\n")
-        return 1
-    return 0
+        return refused_config(path, error)
+    configure(as_json=config.log_json)
+    return run_process(serve(config), stoppers=STOPPERS, tell=_cannot_start)
 
 
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's: it serves the same bytes for half the time of asyncio's own."""
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+def _cannot_start(reason: str) -> None:
+    say(f"The ledger cannot start: {reason}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,12 +3,8 @@
 The only file of the market that chooses adapters.
 """
 
-import argparse
-import asyncio
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +25,15 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.keys import verify
 from penstock.kit.log import configure, events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import BusDown, Entropy, Sign, StoreDown
+from penstock.kit.ports import Entropy, Sign
+from penstock.kit.process import (
+    config_parser,
+    refused_config,
+    run_process,
+    say,
+    stop_asked,
+    when_up,
+)
 from penstock.kit.tasks import Scope
 from penstock.kit.wire.limits import IntakeLimits, ServerLimits
 from penstock.kit.wire.server import Server
@@ -48,8 +52,6 @@ from penstock.spec.params import NETWORKS, Params, params_digest
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
 PACKAGE = "penstock.market"
 SCHEMA = "penstock.market.schema"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-START_RETRY_MS = 1_000
 STOPPERS = (
     WrongCharter,
     FileExposed,
@@ -153,10 +155,7 @@ def _checked_charter(value: dict[str, Any], key: Sign, params: Params) -> Signed
 
 async def serve(config: MarketConfig) -> None:
     """Run until SIGTERM or SIGINT: no new requests, the running ones end, then the loops."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_asked()
     station = build(config)
     async with Scope() as scope:
         scope.start("market", _run(station, config))
@@ -168,10 +167,10 @@ async def serve(config: MarketConfig) -> None:
 
 async def _run(station: Station, config: MarketConfig) -> None:
     async with station.database:
-        await _when_up("store", lambda: _migrate(station))
-        await _when_up("bus", station.bus.open)
+        await when_up("store", lambda: _migrate(station))
+        await when_up("bus", station.bus.open)
         try:
-            await _when_up("market", station.market.open)
+            await when_up("market", station.market.open)
             port = await station.server.start(config.host, config.port)
             _log.info("market.ready", host=config.host, port=port)
             await station.market.run()
@@ -183,53 +182,17 @@ async def _migrate(station: Station) -> None:
     await station.database.migrate(PACKAGE, read_schema(SCHEMA))
 
 
-async def _when_up(what: str, prepare: Callable[[], Awaitable[None]]) -> None:
-    """Servers of one operator start in any order: try until this one answers."""
-    while True:
-        try:
-            await prepare()
-        except (StoreDown, BusDown) as error:
-            _log.warning(f"{what}.awaited", why=str(error))
-            await asyncio.sleep(START_RETRY_MS / 1000)
-        else:
-            return
-
-
 def main(arguments: list[str]) -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m penstock.market.app", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the market's configuration")
-    path: Path = parser.parse_args(arguments).config
+    path: Path = (
+        config_parser("python -m penstock.market.app", __doc__).parse_args(arguments).config
+    )
     try:
         config = read_config(path)
     except (OSError, msgspec.DecodeError) as error:
-        sys.stderr.write(f"The configuration {path} cannot be used: {error}. Correct it.\n")
-        return 2
+        return refused_config(path, error)
     configure(as_json=config.log_json)
-    status = 0
-    try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(config))
-    except* STOPPERS as group:
-        status = 1
-        for reason in _leaves(group):
-            sys.stderr.write(f"{reason}\n")
-    return status
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """What the errors of a group say, however deep the scopes were."""
-    reasons: list[str] = []
-    for error in group.exceptions:
-        reasons += _leaves(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
-    return reasons
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+    return run_process(serve(config), stoppers=STOPPERS, tell=say)
 
 
 if __name__ == "__main__":

@@ -16,22 +16,19 @@ import msgspec
 
 from penstock.kit.audio import audio_ms
 from penstock.kit.engine import Capability
+from penstock.miner.llama_answer import joined_results
+from penstock.miner.llama_request import LLAMA, NATIVE_PATH
 from penstock.miner.normalise import (
     Counts,
     as_usage,
     heard_ms,
     legacy_logprobs,
+    name_completion,
     read_counts,
     whole_choices,
 )
-from penstock.miner.rewrite import (
-    COMPLETIONS_PATH,
-    GENERATION,
-    LLAMA,
-    TOKENIZE_PATH,
-    Prepared,
-    answers_asked,
-)
+from penstock.miner.paths import CHAT_PATH, TOKENIZE_PATH
+from penstock.miner.rewrite import Prepared, answers_asked
 from penstock.spec.messages import Manifest
 
 JSON = "application/json"
@@ -64,8 +61,8 @@ def whole_answer(
         return _speech(data, content_type, prepared)
     if prepared.kind in {Capability.TRANSCRIPTION, Capability.TRANSLATION}:
         return _transcript(data, content_type, prepared)
-    fields = _fields(data)
-    if fields is not None and prepared.path in GENERATION:
+    fields = _joined(data, prepared) if prepared.own_path == NATIVE_PATH else _fields(data)
+    if fields is not None and prepared.path == CHAT_PATH:
         _count_choices(fields, prepared, manifest)
     shape = _SHAPES.get(prepared.kind)
     if fields is not None and prepared.kind is Capability.TOKENIZE:
@@ -79,11 +76,21 @@ def whole_answer(
     return Whole(_encode(fields), JSON, _counts(fields, prepared))
 
 
-def _fields(data: bytes) -> Fields | None:
+def _joined(data: bytes, prepared: Prepared) -> Fields | None:
+    results = _decoded(data)
+    return joined_results(results, prepared) if isinstance(results, list) else None
+
+
+def _decoded(data: bytes) -> object:
+    """JSON, or None for what is none."""
     try:
-        fields = _decode(data)
+        return _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _fields(data: bytes) -> Fields | None:
+    fields = _decoded(data)
     return fields if isinstance(fields, dict) and "error" not in fields else None
 
 
@@ -114,12 +121,12 @@ def _count_choices(fields: Fields, prepared: Prepared, manifest: Manifest) -> No
                 choice.pop("logprobs", None)
 
 
-def _completion(fields: Fields, prepared: Prepared) -> Fields | None:
-    if prepared.path == COMPLETIONS_PATH:
-        choices = fields.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                choice["logprobs"] = legacy_logprobs(choice.get("logprobs"), offset=0)
+def _completion(fields: Fields, _: Prepared) -> Fields | None:
+    name_completion(fields)
+    choices = fields.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            choice["logprobs"] = legacy_logprobs(choice.get("logprobs"), offset=0)
     return fields
 
 

@@ -3,10 +3,7 @@
 The only file of the miner that chooses adapters.
 """
 
-import argparse
-import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +19,7 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.keys import verify
 from penstock.kit.log import configure
 from penstock.kit.ports import Entropy, Sign
+from penstock.kit.process import CONFIG_UNUSABLE, config_parser, run_process, say, stop_asked
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.sockets import Sockets
 from penstock.kit.wire.tunnel_road import Road, dialling_context, shown_channel
@@ -34,7 +32,8 @@ from penstock.spec.messages import Manifest
 
 OUTBOX_FILE = "outbox.jsonl"
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOPPERS = (FileExposed, KeyFileInvalid, OutboxInUse, PortTaken)
+"""What a person has to act on. Anything else is a bug and ends with its traceback."""
 
 
 def build(config: MinerConfig) -> Ports:
@@ -85,10 +84,7 @@ def this_machine() -> Hardware:
 
 async def serve(config: MinerConfig) -> None:
     """Run a miner until SIGTERM or SIGINT, then drain."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_asked()
     ports = build(config)
     try:
         await run_miner(ports, config, params=config.params, hardware=this_machine(), stop=stop)
@@ -96,29 +92,17 @@ async def serve(config: MinerConfig) -> None:
         await ports.client.close()
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """The command line. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m penstock.miner.app", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the miner's configuration file")
-    path: Path = parser.parse_args().config
+    path: Path = config_parser("python -m penstock.miner.app", __doc__).parse_args(arguments).config
     try:
         config = read_config(path)
-        configure(as_json=config.log_json)
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(serve(config))
-    except (ConfigInvalid, FileExposed, KeyFileInvalid, OutboxInUse, PortTaken) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's: the relay of streamed tokens costs half of what asyncio's loop takes."""
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+    except ConfigInvalid as error:
+        say(str(error))
+        return CONFIG_UNUSABLE
+    configure(as_json=config.log_json)
+    return run_process(serve(config), stoppers=STOPPERS, tell=say)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -26,11 +26,12 @@ from penstock.miner.admission import Admission, Admitted
 from penstock.miner.answers import whole_answer
 from penstock.miner.config import Bounds, Deadlines
 from penstock.miner.errors import OrderRefused, RequestUnservable
-from penstock.miner.jobs import Cancelled, EngineLost, Job, Jobs
+from penstock.miner.jobs import Cancelled, EngineLost, Job, Jobs, TemplateRefused
 from penstock.miner.meter import EARNING, Meter
 from penstock.miner.normalise import StreamReader
 from penstock.miner.outbox import Outbox
-from penstock.miner.rewrite import PATHS, prepare
+from penstock.miner.paths import PATHS
+from penstock.miner.rewrite import prepare
 from penstock.miner.sealing import Sealing
 from penstock.miner.store import Claim
 from penstock.miner.transcript import Transcript
@@ -152,6 +153,9 @@ class Front:
             if answer is None:
                 answer = await self._answer(job, reply)
             ended = True
+        except TemplateRefused as refused:
+            ended = True
+            answer = self._passed_on(job, refused.status, refused.body)
         except EngineLost as lost:
             ended = True
             answer = self._failed(job, lost.why)
@@ -210,14 +214,12 @@ class Front:
                 return self._refused(job.admitted, job.meter)
             case Meaning.REQUEST_REFUSED:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
-                answer = passed_on(reply.status, body, request_id=job.admitted.order.order_id)
-                return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
+                return self._passed_on(job, reply.status, body)
             case Meaning.REQUEST_BLAMED:
                 body = await self._read_all(job, bytes_max=ERROR_BYTES_MAX)
                 if not blame(body) or not await self._is_well(job):
                     raise EngineLost(f"it answered {head.status}")
-                answer = passed_on(reply.status, body, request_id=job.admitted.order.order_id)
-                return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
+                return self._passed_on(job, reply.status, body)
             case Meaning.FAILED:
                 raise EngineLost(f"it answered {head.status} {head.content_type}".strip())
 
@@ -314,6 +316,12 @@ class Front:
             headers=RETRY_AFTER,
         )
         return self._finished(admitted, meter, answer, outcome=Outcome.REFUSED)
+
+    def _passed_on(self, job: Job, status: int, body: bytes) -> Response:
+        """The engine's refusal of the request: complete, and without units."""
+        order = job.admitted.order
+        answer = passed_on(status, body, request_id=order.order_id, path=order.path)
+        return self._finished(job.admitted, job.meter, answer, outcome=Outcome.COMPLETE)
 
     def _failed(self, job: Job, why: str) -> Response:
         """The engine was lost before anything had been passed on."""

@@ -10,8 +10,10 @@ from penstock.kit.errors import PeerClosed, WireError
 from penstock.kit.wire.client import Chunks, HttpClient, StreamReply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.miner.admission import Admitted
+from penstock.miner.llama_request import TEMPLATE_PATH
 from penstock.miner.meter import Meter
-from penstock.miner.rewrite import TEMPLATE_PATH, Prepared
+from penstock.miner.rewrite import Prepared
+from penstock.miner.verdicts import Head, Meaning, blame, meaning
 
 TEMPLATE_BYTES_MAX = 32 << 20
 
@@ -39,6 +41,17 @@ class EngineLost(Exception):
         return self.why
 
 
+@dataclass(eq=False)
+class TemplateRefused(Exception):
+    """The engine's template does not take these messages: its refusal, for the client."""
+
+    status: int
+    body: bytes
+
+    def __str__(self) -> str:
+        return f"the engine's template answered {self.status}"
+
+
 @dataclass(slots=True)
 class Job:
     """One order and its call to the engine. `deadline_at` is in the loop's time."""
@@ -56,7 +69,8 @@ class Job:
     _scope: asyncio.Timeout | None = None
 
     async def open(self, client: HttpClient) -> StreamReply:
-        """Send the request to the engine; the reply's head. Raises EngineLost, Cancelled.
+        """Send the request to the engine; the reply's head. Raises EngineLost, Cancelled,
+        TemplateRefused.
 
         An engine may have closed a resting connection a moment before we used it. Not one byte came
         and the engine is ours, so asking once more is harmless.
@@ -127,7 +141,7 @@ class Job:
                 return await self._stack.enter_async_context(
                     client.open_stream(
                         "POST",
-                        self._address + self.prepared.path,
+                        self._address + self.prepared.engine_path,
                         headers=(("content-type", self.prepared.content_type),),
                         body=body,
                         head_deadline_ms=self.idle_ms,
@@ -155,6 +169,12 @@ class Job:
             deadline_ms=self.idle_ms,
             body_bytes_max=TEMPLATE_BYTES_MAX,
         )
+        head = Head(reply.status, reply.header("content-type"), is_stream_wanted=False)
+        match meaning(head):
+            case Meaning.REQUEST_REFUSED:
+                raise TemplateRefused(reply.status, reply.body)
+            case Meaning.REQUEST_BLAMED if blame(reply.body):
+                raise TemplateRefused(reply.status, reply.body)
         try:
             prompt = _template_answer(reply.body).prompt
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -17,9 +17,11 @@ import msgspec
 from penstock.kit.audio import audio_kind, audio_ms, pcm_ms, wav_ms
 from penstock.kit.engine import Capability
 from penstock.kit.sse import EventSplitter, event_data
-from penstock.miner.rewrite import COMPLETIONS_PATH, Answers, Prepared, answers_asked
+from penstock.miner.paths import COMPLETIONS_PATH
+from penstock.miner.rewrite import Answers, Prepared, answers_asked
 
 DONE = b"data: [DONE]\n\n"
+CHAT_ID, COMPLETION_ID = "chatcmpl-", "cmpl-"
 COUNT_MAX = 2**53 - 1
 AUDIO_HEAD_BYTES = 4_096
 AUDIO_BYTES_MAX = 64 << 20
@@ -157,7 +159,7 @@ class StreamReader:
             if isinstance(index, int) and 0 <= index < answers.total:
                 self._by_choice[index] = counts
         if len(self._by_choice) > 1:
-            counts = _all_choices(self._by_choice, each=answers.each)
+            counts = all_choices(self._by_choice, each=answers.each)
             if isinstance(fields.get("usage"), dict):
                 fields["usage"] = as_usage(counts)
         return counts
@@ -197,6 +199,8 @@ class StreamReader:
     def _shown(self, fields: dict[str, Any], *, is_usage_event: bool) -> dict[str, Any]:
         if "model" in fields:
             fields["model"] = self.chute_name
+        if self.prepared.path == COMPLETIONS_PATH:
+            name_completion(fields)
         if not is_usage_event and (
             not self.prepared.shows_usage or "usage" in self.prepared.hidden
         ):
@@ -204,6 +208,13 @@ class StreamReader:
         if "timings" in self.prepared.hidden:
             fields.pop("timings", None)
         return fields
+
+
+def name_completion(fields: dict[str, Any]) -> None:
+    """A completion's id begins as OpenAI's do; llama.cpp calls every answer a chat completion."""
+    answer_id = fields.get("id")
+    if isinstance(answer_id, str) and answer_id.startswith(CHAT_ID):
+        fields["id"] = COMPLETION_ID + answer_id.removeprefix(CHAT_ID)
 
 
 def legacy_logprobs(value: object, *, offset: int) -> object:
@@ -255,7 +266,7 @@ def read_counts(fields: Mapping[str, Any]) -> Counts | None:
     return None
 
 
-def _all_choices(by_choice: Mapping[int, Counts], *, each: int) -> Counts:
+def all_choices(by_choice: Mapping[int, Counts], *, each: int) -> Counts:
     """The sum. Of the choices of one prompt (`each`), only the first's prompt counts: the others
     found it in the cache.
     """

@@ -2,7 +2,7 @@
 
 from penstock.kit.wire.http import Request, Response, json_response
 from penstock.kit.wire.routes import Routes
-from penstock.miner.rewrite import PATHS
+from penstock.miner.paths import PATHS
 from penstock.miner.service import Miner
 
 METRICS_HEADERS = (("content-type", "text/plain; version=0.0.4; charset=utf-8"),)

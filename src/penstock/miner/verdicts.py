@@ -9,6 +9,7 @@ wrong requests; so a 500 that carries an error envelope, from an engine that is 
 request too.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,6 +18,7 @@ import msgspec
 
 from penstock.kit.wire.http import Response
 from penstock.kit.wire.problem import problem
+from penstock.miner.paths import DETOKENIZE_PATH
 
 ERROR_BYTES_MAX = 1 << 20
 TEXT_CHARS_MAX = 2_000
@@ -26,6 +28,13 @@ EVENT_STREAM = "text/event-stream"
 _FULL = frozenset({429, 503})
 _CODES = {"exceed_context_size_error": "context_length_exceeded"}
 """llama.cpp's types by the code that OpenAI uses."""
+_INNER = re.compile(
+    r"\b(?:std|vector|basic_string|map|unordered_map)::|\[json\.exception|_M_\w+|GGML_|bad_alloc"
+    r"|\bsto[ifdl]+\b|Traceback \(most recent|0x[0-9a-f]{8}"
+)
+"""What an engine's own language says when a check of its own is missing: no word to a caller."""
+_UNREAD = "The engine cannot read the request: a field of it is of the wrong type or out of range."
+_UNKNOWN_IDS = "tokens has an id that is not in this model's vocabulary. Send ids of /tokenize."
 _BLAMING = frozenset({500, 501})
 _OURS = frozenset({401, 403, 407, 408})
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -65,10 +74,11 @@ def meaning(head: Head) -> Meaning:
     return Meaning.FAILED
 
 
-def passed_on(status: int, body: bytes, *, request_id: str) -> Response:
+def passed_on(status: int, body: bytes, *, request_id: str, path: str = "") -> Response:
     """An engine's refusal in our envelope: its words, its code where that is a text, as OpenAI's
     clients expect it. A 5xx that blames the request is a 400. `request_id` is the order's id: the
-    receipt is over these bytes, so the gateway cannot put its own in later.
+    receipt is over these bytes, so the gateway cannot put its own in later. `path` is the order's:
+    what the engine's own exceptions say is said in our words.
     """
     error = _envelope(body)
     said = blame(body)
@@ -78,6 +88,10 @@ def passed_on(status: int, body: bytes, *, request_id: str) -> Response:
     code, kind, param = error.get("code"), error.get("type"), error.get("param")
     if not isinstance(code, str):
         code = _CODES.get(kind if isinstance(kind, str) else "", "engine_refused")
+    if _INNER.search(said[:TEXT_CHARS_MAX]):
+        is_ids = path == DETOKENIZE_PATH
+        code, said = "invalid_request", _UNKNOWN_IDS if is_ids else _UNREAD
+        param = "tokens" if is_ids else None
     return problem(
         status if status < 500 else 400,
         code[:CODE_CHARS_MAX],

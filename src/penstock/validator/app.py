@@ -4,15 +4,11 @@ Reads its configuration, waits for the market, then probes, follows and reports 
 only file of the validator that chooses adapters.
 """
 
-import argparse
 import asyncio
 import os
 import random
-import signal
 import sys
 from pathlib import Path
-
-import uvloop
 
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
 from penstock.adapters.files import FolderFiles
@@ -24,6 +20,7 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.keys import Ed25519Key, verify, verify_raw
 from penstock.kit.log import configure, events
 from penstock.kit.ports import Entropy
+from penstock.kit.process import CONFIG_UNUSABLE, config_parser, run_process, say, stop_asked
 from penstock.kit.tasks import Backoff, Scope
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.server import Server
@@ -41,7 +38,6 @@ from penstock.validator.routes import build_routes
 from penstock.validator.service import Urls, Validator
 
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOPPERS = (StartRefused, NotebookTorn, PortTaken, FileExposed, KeyFileInvalid, OSError)
 """What a person has to act on. Anything else is a bug and ends with its traceback."""
 SEED_BYTES = 32
@@ -89,10 +85,7 @@ async def find_market(config: ValidatorConfig, http: HttpClient) -> Facts:
 
 async def serve(config: ValidatorConfig) -> None:
     """Run until SIGTERM or SIGINT. Raises STOPPERS, in groups."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_asked()
     http = HttpClient(Sockets())
     try:
         async with Scope() as scope:
@@ -120,30 +113,18 @@ async def _run(config: ValidatorConfig, http: HttpClient) -> None:
 
 def main(arguments: list[str]) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="penstock-validator", description=__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="the configuration, JSON")
+    path: Path = config_parser("penstock-validator", __doc__).parse_args(arguments).config
     try:
-        config = read_config(parser.parse_args(arguments).config)
+        config = read_config(path)
     except ConfigInvalid as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        say(str(error))
+        return CONFIG_UNUSABLE
     configure(as_json=config.log_json)
-    status = 0
-    try:
-        uvloop.run(serve(config))
-    except* STOPPERS as group:
-        status = 1
-        for reason in _reasons(group):
-            _log.error("validator.ended", reason=reason)
-    return status
+    return run_process(serve(config), stoppers=STOPPERS, tell=_ended)
 
 
-def _reasons(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """What the errors of a group say, however deep the scopes were."""
-    reasons: list[str] = []
-    for error in group.exceptions:
-        reasons += _reasons(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
-    return reasons
+def _ended(reason: str) -> None:
+    _log.error("validator.ended", reason=reason)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.adapters.weights.hub_server import Hub, gguf, running, sha
+
+from tests.kit.test_tls import write_certificate
 
 from penstock.adapters.errors import FileExposed
 from penstock.adapters.weights.courier import Address, Courier, Deadlines, joined, shown
@@ -63,6 +66,28 @@ async def test_the_operators_own_mirror_is_dialled_at_its_port_only() -> None:
             await own.connect("127.0.0.1", port + 1, asyncio.Protocol)
         with pytest.raises(AddressRefused):
             await own.connect("localhost", port, asyncio.Protocol)
+
+
+async def test_the_address_is_dialled_and_the_certificate_held_against_the_name(
+    tmp_path: Path,
+) -> None:
+    certificate = write_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(certificate.certificate_path))
+    looked: list[str] = []
+
+    def allowed(address: str) -> bool:
+        looked.append(address)
+        return True
+
+    async with running(Hub({}), tls=certificate.context()) as hub:
+        port = int(hub.url.rpartition(":")[2])
+        sockets = PublicSockets(frozenset(), tls_context=trust, allowed=allowed)
+        transport, _ = await sockets.connect("127.0.0.1", port, asyncio.Protocol, tls=True)
+        assert transport.get_extra_info("peername")[:2] == ("127.0.0.1", port)
+        transport.abort()
+        with pytest.raises(ssl.SSLCertVerificationError, match="localhost"):
+            await sockets.connect("localhost", port, asyncio.Protocol, tls=True)
+    assert set(looked) <= {"127.0.0.1", "::1"}
 
 
 async def test_a_name_that_is_not_there_is_a_failed_connection() -> None:

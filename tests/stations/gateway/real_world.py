@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,19 @@ class RealWorld:
         for line in lines:
             await line.close()
 
+    def cut(self) -> None:
+        """All clients are gone at once, whatever they still had to say."""
+        lines, self.lines = self.lines, []
+        for line in lines:
+            line.writer.transport.abort()
+
+    async def alone(self) -> None:
+        """All clients leave, and the server has noticed."""
+        await self.hang_up()
+        async with asyncio.timeout(DEADLINE_S):
+            while self.server.connections:
+                await asyncio.sleep(0.01)
+
     async def at_rest(self) -> None:
         """Nothing is left over of any request. Raises TimeoutError with what is."""
         await self.hang_up()
@@ -161,7 +174,7 @@ class RealWorld:
 
 @asynccontextmanager
 async def real_world(**fields: Any) -> AsyncIterator[RealWorld]:
-    """Started; at its end it must be at rest and stop in order."""
+    """Started; at its end it must be at rest. It stops in order also when the test has failed."""
     clock, bus, metrics = SystemClock(), MemoryBus(), Metrics()
     ledger = ScriptedLedger(bus, clock, LOCAL, toy_verify)
     ledger.open_account(ACCOUNT, SECRET, credit_nano=CREDIT_NANO)
@@ -174,7 +187,6 @@ async def real_world(**fields: Any) -> AsyncIterator[RealWorld]:
         manifest=MANIFEST,
     )
     miner.port, miner.room = 0, 1_000
-    await miner.start()
     gateway = Gateway(
         name="gw",
         clock=clock,
@@ -200,22 +212,25 @@ async def real_world(**fields: Any) -> AsyncIterator[RealWorld]:
         metrics=metrics,
         hot=gateway.hot_paths(),
     )
-    await bus.put(
-        f"chutes.{chute_id(MANIFEST).removeprefix('sha256:')}",
-        as_json(sign("manifest", MANIFEST, OWNER)),
-    )
-    await bus.put(f"offers.{miner.instance}", as_json(miner.offer()))
-    async with ledger.serve(), Scope() as scope:
+    async with AsyncExitStack() as stack:
+        await miner.start()
+        stack.push_async_callback(miner.stop)
+        await bus.put(
+            f"chutes.{chute_id(MANIFEST).removeprefix('sha256:')}",
+            as_json(sign("manifest", MANIFEST, OWNER)),
+        )
+        await bus.put(f"offers.{miner.instance}", as_json(miner.offer()))
+        await stack.enter_async_context(ledger.serve())
+        scope = await stack.enter_async_context(Scope())
+        stack.callback(scope.cancel)
         gateway.start(scope)
-        port = await server.start(HOST, 0)
+        stack.push_async_callback(gateway.http.close)
+        stack.push_async_callback(gateway.stop)
+        world = RealWorld(gateway, server, ledger, miner, await server.start(HOST, 0))
+        stack.push_async_callback(server.close, 5_000)
+        stack.callback(world.cut)
         async with asyncio.timeout(DEADLINE_S):
             while not gateway.directory.instances_count:
                 await asyncio.sleep(0.01)
-        world = RealWorld(gateway, server, ledger, miner, port)
         yield world
         await world.at_rest()
-        await server.close(5_000)
-        await gateway.stop()
-        await gateway.http.close()
-        scope.cancel()
-    await miner.stop()

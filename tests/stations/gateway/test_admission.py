@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.makers import MANIFEST
-from tests.stations.gateway.scripted_miner import Act, Script
+from tests.properties import in_full
+from tests.stations.gateway.script import Act, Script
 from tests.stations.gateway.world import (
     ACCOUNT,
     SECRET,
@@ -319,7 +320,7 @@ async def one_request(world: World, kind: str, body: dict[str, Any], wait_ms: in
         pass  # this client has left
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=in_full(40), suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_what_is_held_is_the_sum_of_holds_in_flight_and_nothing_at_rest(
     steps: list[tuple[str, Act, int]],

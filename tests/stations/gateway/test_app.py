@@ -16,8 +16,9 @@ import openai
 import pytest
 from tests.makers import MANIFEST
 from tests.servers import RunningServer, free_port, nats_in, serving
+from tests.stations.gateway.script import Script
 from tests.stations.gateway.scripted_ledger import ScriptedLedger
-from tests.stations.gateway.scripted_miner import Script, ScriptedMiner
+from tests.stations.gateway.scripted_miner import ScriptedMiner
 from tests.stations.gateway.world import ALIAS, SECRET, as_json
 
 from penstock.adapters.child_process import ChildProcess, Command
@@ -161,30 +162,48 @@ async def stage(nats: RunningServer, folder: Path, **fields: Any) -> AsyncIterat
     miner.port = 0
     miner.room = ROOM
     await miner.start()
-    async with NatsBus(nats.url) as bus:
-        ledger = ScriptedLedger(bus, clock, LOCAL, verify)
-        ledger.open_account("alice", SECRET, credit_nano=10**10)
-        chute = chute_id(manifest).removeprefix("sha256:")
-        await bus.put(f"chutes.{chute}", as_json(sign("manifest", manifest, OWNER)))
-        await bus.put(f"offers.{miner.instance}", as_json(miner.offer()))
-        command = Command(
-            argv=(sys.executable, "-m", "penstock.gateway.app", "--config", str(config)),
-            env={"PATH": os.environ["PATH"]},
-            cwd=folder,
-            log=folder / "gateway.log",
-        )
-        async with ledger.serve():
-            child = await ChildProcess.start(command)
-            ca = fields.get("tls_certificate_file", "")
-            url = f"{'https' if ca else 'http'}://{HOST}:{port}"
-            await child.wait_ready(lambda: reached(url, ca), deadline_ms=DEADLINE_S * 1000)
-            try:
-                yield Stage(url, child, ledger, miner, ca)
-            finally:
-                if child.status is None:
-                    await child.terminate(deadline_ms=DEADLINE_S * 1000)
-                await miner.stop()
-                await market.close(0)
+    ca = fields.get("tls_certificate_file", "")
+    url = f"{'https' if ca else 'http'}://{HOST}:{port}"
+    try:
+        async with NatsBus(nats.url) as bus:
+            ledger = ScriptedLedger(bus, clock, LOCAL, verify)
+            ledger.open_account("alice", SECRET, credit_nano=10**10)
+            chute = chute_id(manifest).removeprefix("sha256:")
+            await bus.put(f"chutes.{chute}", as_json(sign("manifest", manifest, OWNER)))
+            await bus.put(f"offers.{miner.instance}", as_json(miner.offer()))
+            command = Command(
+                argv=(sys.executable, "-m", "penstock.gateway.app", "--config", str(config)),
+                env={"PATH": os.environ["PATH"]},
+                cwd=folder,
+                log=folder / "gateway.log",
+            )
+            async with ledger.serve():
+                on = Stage(url, await ChildProcess.start(command), ledger, miner, ca)
+                try:
+                    ready_ms = DEADLINE_S * 1000
+                    await on.child.wait_ready(lambda: reached(url, ca), deadline_ms=ready_ms)
+                    yield on
+                finally:
+                    if on.child.status is None:
+                        await on.child.terminate(deadline_ms=DEADLINE_S * 1000)
+    finally:
+        await miner.stop()
+        await market.close(0)
+
+
+@asynccontextmanager
+async def command(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A gateway's process that a test ends, or that is killed behind it."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penstock.gateway.app", "--config", str(config)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()  # closes the pipe
 
 
 async def booked(ledger: ScriptedLedger, count: int) -> None:
@@ -194,6 +213,7 @@ async def booked(ledger: ScriptedLedger, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_the_stock_client_is_served_and_a_stop_leaves_nothing_open(
     nats: RunningServer, tmp_path: Path
 ) -> None:
@@ -219,6 +239,7 @@ async def test_the_stock_client_is_served_and_a_stop_leaves_nothing_open(
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_the_stock_client_raises_its_own_classes(nats: RunningServer, tmp_path: Path) -> None:
     async with stage(nats, tmp_path) as on:
         with pytest.raises(openai.NotFoundError, match=ALIAS):
@@ -243,33 +264,19 @@ async def test_a_market_that_does_not_fit_ends_the_start_with_a_reason(
     market = Server(Sockets(), routes, entropy=os.urandom)
     port = await market.start(HOST, 0)
     config = write_config(tmp_path, market_url=f"http://{HOST}:{port}", nats_url="nats://x:1")
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "penstock.gateway.app",
-        "--config",
-        str(config),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(DEADLINE_S):
-        _, said = await child.communicate()
+    try:
+        async with asyncio.timeout(DEADLINE_S), command(config) as child:
+            _, said = await child.communicate()
+    finally:
+        await market.close(0)
     assert child.returncode == 1
     assert b"cannot start" in said
-    await market.close(0)
 
 
 async def test_a_stop_while_the_market_is_away_ends_at_once(tmp_path: Path) -> None:
     config = write_config(tmp_path, market_url="http://127.0.0.1:1", nats_url="nats://x:1")
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "penstock.gateway.app",
-        "--config",
-        str(config),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert child.stderr is not None
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(DEADLINE_S), command(config) as child:
+        assert child.stderr is not None
         assert b"market.away" in await child.stderr.readline()
         child.terminate()
         assert await child.wait() == 0

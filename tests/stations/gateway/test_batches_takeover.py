@@ -18,7 +18,7 @@ from tests.stations.gateway.back_room import (
     served_ids,
     until_ended,
 )
-from tests.stations.gateway.scripted_miner import Script
+from tests.stations.gateway.script import Script
 from tests.stations.gateway.world import Scenario, World, settle
 
 from penstock.gateway.batches import Batch, Usage

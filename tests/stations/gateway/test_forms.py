@@ -130,7 +130,7 @@ def test_a_vouched_receipt_is_believed_exactly_when_the_law_believes_it(
 
 
 def replace_session(placed: Placed) -> Placed:
-    return replace(placed, session=SESSION)
+    return msgspec.structs.replace(placed, session=SESSION)
 
 
 @given(OUTCOMES, st.booleans(), st.lists(WIDE, min_size=5, max_size=5), st.text("0af", max_size=9))

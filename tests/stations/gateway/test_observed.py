@@ -13,7 +13,7 @@ import pytest
 from tests.adapters.test_otel import collector
 from tests.kit.test_telemetry import PARENT, TRACE_ID, Kept
 from tests.servers import RunningServer
-from tests.stations.gateway.scripted_miner import Act, Script
+from tests.stations.gateway.script import Act, Script
 from tests.stations.gateway.test_app import SAID, booked, nats, stage
 from tests.stations.gateway.test_renewal import exported
 from tests.stations.gateway.world import CHAT, SECRET, URL, World, chat, play
@@ -102,11 +102,12 @@ def named_in_source() -> set[str]:
 
 def test_every_metric_of_the_code_is_in_the_table_and_on_the_page() -> None:
     page = (ROOT / "docs" / "observe.md").read_text()
-    assert named_in_source() <= set(BY_NAME)
+    named = named_in_source()
+    assert named <= set(BY_NAME)
     for meter in METERS:
         assert f"| `{meter.name}` | {meter.kind.value} |" in page
         assert (meter.kind is Kind.COUNTER) == meter.name.endswith("_total")
-    dead = set(BY_NAME) - named_in_source() - {"metrics_series_dropped_total"}
+    dead = set(BY_NAME) - named - {"metrics_series_dropped_total"}
     assert not dead, "in the table, and nowhere in the code"
 
 
@@ -288,6 +289,7 @@ def test_no_span_holds_a_prompt_an_answer_or_a_key() -> None:
     play(scenario)
 
 
+@pytest.mark.slow
 async def test_a_gateway_process_sends_its_spans_to_a_collector(
     nats: RunningServer, tmp_path: Path
 ) -> None:
@@ -311,6 +313,7 @@ async def test_a_gateway_process_sends_its_spans_to_a_collector(
 # Logs.
 
 
+@pytest.mark.slow
 async def test_neither_logs_nor_metrics_hold_prompts_answers_or_keys(
     nats: RunningServer, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.makers import MANIFEST, toy_verify
-from tests.stations.gateway.scripted_miner import Script
+from tests.stations.gateway.script import Script
 from tests.stations.gateway.world import World, chat, error_of, play, renamed
 
 from penstock.gateway.models import usd_per_unit
@@ -188,5 +188,37 @@ def test_demand_is_put_on_the_board_and_only_grows() -> None:
         assert (served["requests"], served["refused"]) == (2, 0)
         assert served["busy_us"] > 100_000
         assert (lonely["requests"], lonely["refused"], lonely["busy_us"]) == (2, 2, 0)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/messages", {"stop_sequences": ["x"] * 20}, "stop_sequences"),
+        ("/v1/messages", {"temperature": 9}, "temperature"),
+        ("/v1/messages", {"top_p": 9}, "top_p"),
+        ("/v1/messages", {"max_tokens": 0}, "max_tokens"),
+        ("/v1/messages", {"system": 5}, "system"),
+        ("/v1/messages", {"tools": [5]}, "tools[0]"),
+        ("/v1/messages", {"metadata": {"user_id": 5}}, "metadata.user_id"),
+        ("/v1/responses", {"input": []}, "input"),
+        ("/v1/responses", {"max_output_tokens": -1}, "max_output_tokens"),
+        ("/v1/responses", {"temperature": 9}, "temperature"),
+    ],
+)
+def test_a_refusal_names_the_field_that_the_caller_sent(
+    path: str, fields: dict[str, Any], param: str
+) -> None:
+    turns: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}
+    least = turns if path == "/v1/messages" else {"input": "hi"}
+
+    async def scenario(world: World) -> None:
+        await world.add_miner("m1")
+        reply = await world.post({"model": "tiny-chat", **least, **fields}, path)
+        assert reply.status == 400
+        error = json.loads(reply.body)["error"]
+        assert error["param"] == param
+        assert param.partition(".")[0] in error["message"]
 
     play(scenario)

@@ -5,35 +5,38 @@ import os
 import re
 import signal
 import socket
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
 from tests.kit.test_tls import write_certificate
 from tests.servers import RunningServer, free_port
-from tests.stations.gateway.scripted_miner import Script
+from tests.stations.gateway.script import Script
 from tests.stations.gateway.test_app import (
     DEADLINE_S,
     SAID,
     Stage,
     booked,
+    command,
     nats,
     stage,
     write_config,
 )
 from tests.stations.gateway.world import ALIAS, CHAT, SECRET
 
+from penstock.adapters.child_process import ChildProcess
 from penstock.kit.errors import WireError
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.sockets import Sockets
 from penstock.spec.receipts import Outcome
 
 __all__ = ["nats"]  # the fixture
+pytestmark = pytest.mark.slow
 
-BODY = {
+BODY: Any = {
     "model": ALIAS,
     "messages": [{"role": "user", "content": "What does water do?"}],
     "max_tokens": 16,
@@ -84,23 +87,27 @@ class Load:
     async def run(self, *, is_streamed: bool, keeps: bool) -> None:
         headers = {"authorization": f"Bearer {SECRET}"}
         body = {**BODY, "stream": is_streamed}
-        client = httpx.AsyncClient(base_url=self._on.url, headers=headers, timeout=DEADLINE_S)
-        while not self._stopped.is_set():
-            try:
-                reply = await client.post(CHAT, json=body)
-                whole = b"[DONE]" in reply.content if is_streamed else SAID in reply.text
-                if reply.status_code == 200 and whole:
-                    self.answered += 1
-                else:
-                    self.failures.append(f"{reply.status_code} {reply.text[-200:]}")
-            except httpx.HTTPError as error:
-                self.failures.append(repr(error))
-            if not keeps:
-                await client.aclose()
-                client = httpx.AsyncClient(
-                    base_url=self._on.url, headers=headers, timeout=DEADLINE_S
-                )
-        await client.aclose()
+
+        def make() -> httpx.AsyncClient:
+            return httpx.AsyncClient(base_url=self._on.url, headers=headers, timeout=DEADLINE_S)
+
+        client = make()
+        try:
+            while not self._stopped.is_set():
+                try:
+                    reply = await client.post(CHAT, json=body)
+                    whole = b"[DONE]" in reply.content if is_streamed else SAID in reply.text
+                    if reply.status_code == 200 and whole:
+                        self.answered += 1
+                    else:
+                        self.failures.append(f"{reply.status_code} {reply.text[-200:]}")
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                if not keeps:
+                    await client.aclose()
+                    client = make()
+        finally:
+            await client.aclose()
 
     def stop(self) -> None:
         self._stopped.set()
@@ -175,9 +182,28 @@ async def test_workers_die_with_the_one_that_keeps_them(
         pids = workers_of(on.child.pid)
         os.kill(on.child.pid, signal.SIGKILL)
         await on.child.wait()
-        async with asyncio.timeout(DEADLINE_S):
-            while any(Path(f"/proc/{pid}").exists() for pid in pids):
-                await asyncio.sleep(0.02)
+        await gone(pids)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_whoever_reaches_a_restarted_gateway_first_finds_every_model(
+    nats: RunningServer, tmp_path: Path, workers: int
+) -> None:
+    """A client that is told of no such model does not ask again."""
+    async with stage(nats, tmp_path, workers=workers) as on:
+        pids = workers_of(on.child.pid)
+        assert len(pids) == workers
+        await on.child.kill()
+        await gone(pids)
+        on.child = await ChildProcess.start(on.child.command)
+        heard = None
+        async with asyncio.timeout(DEADLINE_S), on.client() as client:
+            while heard is None:
+                try:
+                    heard = await client.chat.completions.create(**BODY)
+                except openai.APIConnectionError:
+                    await asyncio.sleep(0.001)
+        assert heard.choices[0].message.content == SAID
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -218,11 +244,7 @@ async def test_a_first_worker_that_cannot_start_ends_the_gateway_with_its_reason
         tls_certificate_file="/nowhere/cert.pem",
         tls_key_file="/nowhere/key.pem",
     )
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "penstock.gateway.app", "--config", str(config)),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(DEADLINE_S), command(config) as child:
         _, said = await child.communicate()
     assert child.returncode == 1
     assert b"cannot serve TLS with /nowhere/cert.pem" in said
@@ -237,11 +259,7 @@ async def test_a_port_that_is_taken_is_told_by_the_one_that_keeps_the_workers(
         config = write_config(
             tmp_path, market_url="http://x", nats_url="nats://x:1", port=port, workers=2
         )
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "penstock.gateway.app", "--config", str(config)),
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S), command(config) as child:
             _, said = await child.communicate()
     assert child.returncode == 1
     assert str(port).encode() in said
@@ -250,3 +268,10 @@ async def test_a_port_that_is_taken_is_told_by_the_one_that_keeps_the_workers(
 def workers_of(pid: int) -> list[int]:
     """The processes that a keeper has started, oldest first."""
     return sorted(int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+async def gone(pids: list[int]) -> None:
+    """Wait until these processes have ended."""
+    async with asyncio.timeout(DEADLINE_S):
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            await asyncio.sleep(0.02)

@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from tests.stations.gateway.scripted_miner import Act, Script, ScriptedMiner, SealAct
+from tests.stations.gateway.script import Act, Script, SealAct
+from tests.stations.gateway.scripted_miner import ScriptedMiner
 from tests.stations.gateway.world import World, chat, play
 
 from penstock.gateway.config import Bounds, Deadlines

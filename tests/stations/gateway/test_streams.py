@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from tests.stations.gateway.scripted_miner import Act, Script
+from tests.stations.gateway.script import Act, Script
 from tests.stations.gateway.world import CHAT, SECRET, URL, World, bearer, chat, play
 
 from penstock.gateway.config import Bounds, Deadlines

@@ -165,6 +165,17 @@ def test_models_come_whole_or_in_pages() -> None:
             paged(limit=limit)
 
 
+@pytest.mark.parametrize("side", ["after", "before"])
+@pytest.mark.parametrize("name", ["zz", "bb", "A", "x" * 500])
+def test_a_page_beside_a_model_that_is_not_there_is_refused_by_name(side: str, name: str) -> None:
+    """An empty page would look like the list's end."""
+    with pytest.raises(BadRequest) as caught:
+        paged(**{side: name})
+    assert caught.value.param == f"{side}_id"
+    assert name[:160] in caught.value.text()
+    assert len(caught.value.text()) < 400
+
+
 @pytest.mark.parametrize("modality", list(Modality))
 def test_a_model_has_the_fields_of_every_client(modality: Modality) -> None:
     """The required fields of OpenAI's Model, Anthropic's ModelInfo and OpenRouter's Model."""

@@ -25,8 +25,8 @@ from tests.stations.gateway.placed import placed_of
 from penstock.gateway.bodies import EMBEDDINGS_PATH, parse_body
 from penstock.gateway.errors import GatewayError
 from penstock.gateway.instances import FAILURES_MAX, REST_MS_MAX, REST_MS_MIN, Instance
-from penstock.gateway.policy import WORD_BYTES_MAX, End, Fault, Proven, end_of, parse_word, prove
-from penstock.gateway.tally import Tally
+from penstock.gateway.policy import End, Fault, Proven, end_of, parse_word, prove
+from penstock.gateway.tally import WORD_BYTES_MAX, Tally
 from penstock.kit.sse import comment
 from penstock.spec.canon import encode, from_plain
 from penstock.spec.keys import Signed, sign

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from tests.stations.gateway.scripted_miner import Act, Script
+from tests.stations.gateway.script import Act, Script
 from tests.stations.gateway.world import World, chat, error_of, play
 
 from penstock.gateway.config import Bounds

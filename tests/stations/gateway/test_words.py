@@ -32,9 +32,9 @@ from penstock.gateway.charter import read_facts
 from penstock.gateway.config import GatewayConfig, read_config
 from penstock.gateway.errors import MinerFailed, StartRefused
 from penstock.gateway.orders import Ceilings, Orders, Placed, ceilings, header_text, signed_json
-from penstock.gateway.policy import WORD_BYTES_MAX, Fault, end_of, parse_word, prove
+from penstock.gateway.policy import Fault, end_of, parse_word, prove
 from penstock.gateway.sessions import Session
-from penstock.gateway.tally import Tally
+from penstock.gateway.tally import WORD_BYTES_MAX, Tally
 from penstock.kit.handshake import order_mac, parse_session_header, receipt_mac, vouch
 from penstock.kit.spell import read_order, spell, spell_digest
 from penstock.kit.sse import EVENT_BYTES_MAX, comment

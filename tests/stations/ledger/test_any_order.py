@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.makers import GATEWAY
+from tests.properties import in_full
 from tests.stations.ledger.makers_ledger import (
     CHARGE,
     PARAMS,
@@ -125,4 +126,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedgerMachine = LedgerMachine.TestCase
-TestLedgerMachine.settings = settings(max_examples=25, stateful_step_count=STEPS, deadline=None)
+TestLedgerMachine.settings = settings(
+    max_examples=in_full(25), stateful_step_count=STEPS, deadline=None
+)

@@ -122,6 +122,7 @@ async def running(config: Path, port: int) -> AsyncIterator[Caller]:
     assert status == 0
 
 
+@pytest.mark.slow
 async def test_a_ledger_serves_stops_and_goes_on_where_it_was(
     tmp_path: Path, database_url: str, own_nats: RunningServer
 ) -> None:
@@ -180,11 +181,9 @@ class TestConfig:
         tmp_path: Path,
         changes: dict[str, Any],
         capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         path = write_config(tmp_path, **changes)
-        monkeypatch.setattr(sys, "argv", ["ledger", "--config", str(path)])
-        assert main() == 1
+        assert main(["--config", str(path)]) == 2
         assert str(path) in capsys.readouterr().err
 
     def test_a_url_with_a_password_may_stand_in_a_file(self, tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Epochs: closed, published, reported on and settled, in order, whatever the disk does."""
 
-import base64
 import hashlib
 import io
 from dataclasses import replace
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.makers import GATEWAY, MINER, ToyKey, make_countersign, make_order, make_receipt
+from tests.makers import GATEWAY
 from tests.stations.ledger.makers_ledger import (
     BIG_DISK,
     CHARGE,
@@ -16,17 +14,14 @@ from tests.stations.ledger.makers_ledger import (
     OPERATOR_KEY,
     ORIGIN,
     PARAMS,
-    SECOND_VALIDATOR,
     VALIDATOR,
     World,
     charter,
     either_verify,
     failed,
     order_id,
-    posted_sum,
     record,
     record_event,
-    score,
 )
 
 from penstock.client.audit import Auditor
@@ -34,15 +29,10 @@ from penstock.client.errors import NotPublished
 from penstock.kit.keys import verify_raw
 from penstock.spec.canon import from_plain, parse
 from penstock.spec.entries import Close, EntryKind, parse_leaf
-from penstock.spec.evidence import evidence_digest, gather
-from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
-from penstock.spec.log import Frontier, check_inclusion, leaf_hash
-from penstock.spec.messages import Charter, Report, Seat, Settlement, Verdict
+from penstock.spec.keys import Signed, open_signed, parse_signed, sign
+from penstock.spec.log import Frontier, leaf_hash
+from penstock.spec.messages import Charter, Seat, Settlement
 from penstock.spec.notes import parse_note, verify_checkpoint
-from penstock.spec.receipts import Record
-from penstock.spec.scoring import score as score_all
-
-OTHER_MINER = "toy:" + "2" * 16
 
 
 @pytest.fixture
@@ -72,16 +62,6 @@ async def worked_epoch(world: World, count: int = 5) -> int:
     lease = await world.leased()
     await world.take(*(record_event(record(n), lease_id=lease) for n in range(count)))
     return await world.end_epoch()
-
-
-async def honest_report(world: World, epoch: int, key: ToyKey) -> Signed:
-    """What a validator that can count says."""
-    segments = await auditor(world).window(epoch)
-    rows = [leaf.row for one in segments for leaf in one.leaves if leaf.row is not None]
-    evidence = gather(rows, [], failed=[])
-    scores = score_all(evidence, PARAMS)
-    digest = evidence_digest(evidence)
-    return await world.report(epoch, key, scores=scores, evidence_digest=digest)
 
 
 async def settlement(world: World, epoch: int) -> Settlement:
@@ -319,277 +299,3 @@ class TestDiskFull:
         await world.step()
         assert world.file(f"epochs/{number:08d}/outcome.json")["epoch"] == number
         assert await world.everyone() == before
-
-
-async def reported(world: World, signed: Signed) -> tuple[int, Any]:
-    from penstock.spec.canon import to_plain
-
-    return await world.call("POST", "/v1/reports", to_plain(signed))
-
-
-class TestReports:
-    async def test_a_report_of_a_seat_is_logged(self, world: World) -> None:
-        number = await worked_epoch(world)
-        assert await reported(world, await world.report(number)) == (200, {"accepted": True})
-        key = (EntryKind.REPORT, f"report/{number}/{VALIDATOR.identity}")
-        assert await world.store.entry(key) is not None
-
-    async def test_the_same_report_again_is_accepted_and_logged_once(self, world: World) -> None:
-        number = await worked_epoch(world)
-        signed = await world.report(number)
-        await reported(world, signed)
-        size = (await world.ledger.epochs())["log_size"]
-        assert await reported(world, signed) == (200, {"accepted": True})
-        assert (await world.ledger.epochs())["log_size"] == size
-
-    async def test_a_second_different_report_is_rejected_and_counted(self, world: World) -> None:
-        number = await worked_epoch(world)
-        await reported(world, await world.report(number))
-        status, answer = await reported(world, await world.report(number, scores=()))
-        assert (status, answer["error"]["code"]) == (409, "second_report")
-        assert world.rejected("second_report") == 1
-
-    async def test_an_open_epoch_is_not_reported_on(self, world: World) -> None:
-        number = await worked_epoch(world)
-        said = from_plain(Report, (await world.report(number)).body)
-        early = sign("report", replace(said, epoch=number + 1), VALIDATOR)
-        assert (await reported(world, early))[1]["error"]["code"] == "epoch_open"
-
-    async def test_a_settled_epoch_is_not_reported_on(self, world: World) -> None:
-        number = await worked_epoch(world)
-        await world.step(PARAMS.report_deadline_ms)
-        status, answer = await reported(world, await world.report(number))
-        assert (status, answer["error"]["code"]) == (409, "epoch_settled")
-
-    async def test_who_has_no_seat_does_not_report(self, world: World) -> None:
-        number = await worked_epoch(world)
-        status, answer = await reported(world, await world.report(number, ToyKey("stranger")))
-        assert (status, answer["error"]["code"]) == (403, "no_seat")
-
-    @pytest.mark.parametrize(
-        ("changes", "code"),
-        [
-            ({"policy": "v9"}, "refused"),
-            ({"validator": SECOND_VALIDATOR.identity}, "refused"),
-            ({"scores": (score(MINER.identity, 600_000), score(OTHER_MINER, 400_001))}, "refused"),
-            ({"scores": (score(MINER.identity, -1),)}, "refused"),
-            ({"scores": (score(MINER.identity, 1), score(MINER.identity, 2))}, "refused"),
-            ({"log_size": 1}, "other_log"),
-            ({"log_root": "00" * 32}, "other_log"),
-        ],
-    )
-    async def test_a_report_that_cannot_be_counted_is_rejected(
-        self, world: World, changes: dict[str, Any], code: str
-    ) -> None:
-        number = await worked_epoch(world)
-        status, answer = await reported(world, await world.report(number, **changes))
-        assert (status, answer["error"]["code"]) == (400, code)
-
-    async def test_a_forged_report_is_rejected(self, world: World) -> None:
-        number = await worked_epoch(world)
-        signed = await world.report(number)
-        forged = replace(signed, body={**signed.body, "scores": []})
-        assert (await reported(world, forged))[0] == 400
-
-    async def test_the_seats_of_the_epochs_own_charter_count(self, world: World) -> None:
-        number = await worked_epoch(world)
-        signed = await world.report(number)
-        world.charter = charter(seats=(Seat(SECOND_VALIDATOR.identity, 1),))
-        await world.start()
-        assert (await reported(world, signed))[0] == 200
-
-
-class TestSettlement:
-    async def test_an_epoch_is_settled_as_soon_as_all_seats_reported(self, world: World) -> None:
-        number = await worked_epoch(world)
-        for key in (VALIDATOR, SECOND_VALIDATOR):
-            assert (await world.ledger.epochs())["settled"] == -1
-            await world.ledger.take_report(await world.report(number, key))
-            await world.step()
-        assert (await world.ledger.epochs())["settled"] == number
-
-    async def test_the_pool_is_paid_out_by_the_weights_to_the_last_unit(self, world: World) -> None:
-        number = await worked_epoch(world)
-        before = await world.everyone()
-        scores = (score(MINER.identity, 600_000), score(OTHER_MINER, 300_000))
-        for key in (VALIDATOR, SECOND_VALIDATOR):
-            await world.ledger.take_report(await world.report(number, key, scores=scores))
-        await world.step()
-        said = await settlement(world, number)
-        assert said.pool_nano == before["pool"] > 0
-        paid = {one.identity: one.amount_nano for one in said.payouts}
-        assert sum(paid.values()) + said.reserve_nano == said.pool_nano
-        assert paid[MINER.identity] == 2 * paid[OTHER_MINER] > 0
-        after = await world.everyone()
-        assert after["pool"] == 0
-        assert after["reserve"] == said.reserve_nano
-        assert after["miner"] == before["miner"] + paid[MINER.identity]
-        assert await world.posted(f"miner/{OTHER_MINER}") == paid[OTHER_MINER]
-
-    async def test_without_any_report_everything_goes_to_the_reserve(self, world: World) -> None:
-        number = await worked_epoch(world)
-        before = await world.everyone()
-        await world.step(PARAMS.report_deadline_ms - 1)
-        assert (await world.ledger.epochs())["settled"] == -1
-        await world.step(1)
-        said = await settlement(world, number)
-        assert (said.weights, said.payouts, said.reports) == ((), (), ())
-        after = await world.everyone()
-        assert (after["reserve"], after["pool"]) == (before["pool"], 0)
-        assert posted_sum(after) == 0
-
-    async def test_one_report_of_two_is_settled_at_the_deadline(self, world: World) -> None:
-        number = await worked_epoch(world)
-        signed = await world.report(number)
-        await world.ledger.take_report(signed)
-        await world.step(PARAMS.report_deadline_ms)
-        assert (await settlement(world, number)).reports == (signed_digest(signed),)
-
-    async def test_the_pool_of_the_next_epoch_is_not_paid_out(self, world: World) -> None:
-        await worked_epoch(world)
-        lease = (await world.lease())["lease_id"]
-        await world.take(record_event(record(50), lease_id=lease))
-        before = (await world.everyone())["pool"]
-        await world.step(PARAMS.report_deadline_ms)
-        after = (await world.everyone())["pool"]
-        assert 0 < after < before
-
-    async def test_epochs_are_settled_in_their_order(self, world: World) -> None:
-        first = await worked_epoch(world)
-        world.files.bytes_max = 0
-        second = await world.end_epoch()
-        world.files.bytes_max = BIG_DISK
-        await world.step()
-        await world.step(PARAMS.report_deadline_ms)
-        seqs = []
-        for number in (first, second):
-            logged = await world.store.entry((EntryKind.SETTLEMENT, f"settlement/{number}"))
-            assert logged is not None
-            seqs.append(logged.seq)
-        assert seqs == sorted(seqs)
-
-    async def test_an_epoch_is_settled_once_over_any_number_of_steps_and_restarts(
-        self, world: World
-    ) -> None:
-        await worked_epoch(world)
-        await world.step(PARAMS.report_deadline_ms)
-        before = await world.everyone()
-        for _ in range(3):
-            await world.start()
-            await world.step()
-        assert await world.everyone() == before
-
-    async def test_the_outcome_proves_charter_reports_and_settlement(self, world: World) -> None:
-        number = await worked_epoch(world)
-        for key in (VALIDATOR, SECOND_VALIDATOR):
-            await world.ledger.take_report(await world.report(number, key))
-        await world.step()
-        outcome = world.file(f"epochs/{number:08d}/outcome.json")
-        checkpoint = verify_checkpoint(
-            parse_note(outcome["checkpoint"].encode()),
-            ORIGIN,
-            public_key=LOG_KEY.public_key,
-            verify_raw=verify_raw,
-        )
-        kinds = []
-        for one in outcome["entries"]:
-            leaf = base64.b64decode(one["leaf"])
-            kinds.append(parse_leaf(leaf).kind.value)
-            check_inclusion(
-                leaf_hash(leaf),
-                one["seq"],
-                size=checkpoint.size,
-                proof=[bytes.fromhex(sibling) for sibling in one["proof"]],
-                expected=checkpoint.root,
-            )
-        assert kinds == ["charter", "report", "report", "settlement"]
-
-    async def test_a_stranger_recomputes_the_epoch_from_the_files_alone(self, world: World) -> None:
-        number = await worked_epoch(world)
-        for key in (VALIDATOR, SECOND_VALIDATOR):
-            await world.ledger.take_report(await honest_report(world, number, key))
-        await world.step()
-        await world.take(record_event(record(60)))
-        second = await world.end_epoch()
-        for key in (VALIDATOR, SECOND_VALIDATOR):
-            await world.ledger.take_report(await honest_report(world, second, key))
-        await world.step()
-        for epoch in (number, second):
-            audit = await auditor(world).audit(epoch)
-            assert audit.reports == 2
-            assert audit.settlement == await settlement(world, epoch)
-        assert audit.records == 6
-        assert audit.settlement.payouts
-
-
-def lying_record() -> tuple[Record, bytes]:
-    """A record whose receipt claims 40 completion units for an answer of one word."""
-    from penstock.spec.units import Units
-
-    body = b'{"choices":[{"text":"yes"}]}'
-    order = make_order(order_id=order_id(1), stream=False, path="/v1/completions")
-    units = Units(prompt=20, cached=0, completion=40, images=0, audio_ms=0)
-    digest = hashlib.sha256(body).hexdigest()
-    signed_order = sign("order", order, GATEWAY)
-    receipt = make_receipt(
-        order, units=units, response_digest=digest, order_digest=signed_digest(signed_order)
-    )
-    signed_receipt = sign("receipt", receipt, MINER)
-    seen = make_countersign(order, signed_receipt)
-    said = Record(
-        order=signed_order,
-        receipt=signed_receipt,
-        checkpoint=None,
-        countersign=sign("countersign", seen, GATEWAY),
-    )
-    return said, body
-
-
-def verdict(body: bytes, key: ToyKey = VALIDATOR, **changes: Any) -> Signed:
-    said = Verdict(
-        validator=key.identity,
-        epoch=1,
-        miner=MINER.identity,
-        order_id=order_id(1),
-        transcript=base64.b64encode(body).decode(),
-    )
-    return sign("verdict", replace(said, **changes), key)
-
-
-async def judged(world: World, signed: Signed) -> tuple[int, Any]:
-    from penstock.spec.canon import to_plain
-
-    return await world.call("POST", "/v1/verdicts", to_plain(signed))
-
-
-class TestVerdicts:
-    async def test_a_verdict_that_proves_itself_is_logged_once(self, world: World) -> None:
-        said, body = lying_record()
-        await world.take(record_event(said))
-        assert await judged(world, verdict(body)) == (200, {"accepted": True})
-        assert await judged(world, verdict(body, SECOND_VALIDATOR)) == (200, {"accepted": True})
-        entries = await world.store.entries(0, count=9)
-        assert [one.kind for one in entries].count(EntryKind.VERDICT) == 1
-
-    async def test_a_verdict_with_another_transcript_has_no_effect(self, world: World) -> None:
-        await world.take(record_event(record()))
-        status, answer = await judged(world, verdict(b"another answer"))
-        assert (status, answer["error"]["code"]) == (400, "unproven")
-
-    async def test_a_verdict_on_an_unknown_order_is_refused(self, world: World) -> None:
-        status, answer = await judged(world, verdict(b"answer"))
-        assert (status, answer["error"]["code"]) == (404, "unknown_order")
-
-    async def test_a_verdict_that_names_no_order_is_refused(self, world: World) -> None:
-        assert (await judged(world, verdict(b"answer", order_id="x")))[0] == 400
-
-    async def test_who_has_no_seat_passes_no_verdict(self, world: World) -> None:
-        said, body = lying_record()
-        await world.take(record_event(said))
-        assert (await judged(world, verdict(body, ToyKey("stranger"))))[0] == 403
-
-    async def test_a_forged_verdict_is_refused(self, world: World) -> None:
-        said, body = lying_record()
-        await world.take(record_event(said))
-        forged = replace(verdict(body), signature="00")
-        assert (await judged(world, forged))[1]["error"]["code"] == "unproven"

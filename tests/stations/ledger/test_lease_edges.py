@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.makers import GATEWAY, ToyKey
+from tests.properties import in_full
 from tests.stations.ledger.makers_ledger import (
     CHARGE,
     KEY_HASH,
@@ -220,7 +221,7 @@ def test_a_question_is_read_as_it_was_asked() -> None:
     assert (found.need_nano, found.lease_id, found.key_hash) == (INT_MAX, "l-1", KEY_HASH)
 
 
-@settings(max_examples=40)
+@settings(max_examples=in_full(40))
 @given(
     st.lists(
         st.tuples(

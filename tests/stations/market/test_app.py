@@ -70,6 +70,7 @@ async def port_of(process: asyncio.subprocess.Process) -> int:
     raise AssertionError("the market ended before it was ready")
 
 
+@pytest.mark.slow
 async def test_it_starts_serves_and_stops_on_sigterm(
     tmp_path: Path, database_url: str, nats_url: str
 ) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.makers import MANIFEST, ToyKey
 from tests.market_makers import ANNA, BERT, CHUTE, offer_of
+from tests.properties import in_full
 
 from penstock.market.config import Bounds
 from penstock.market.errors import BadOffer, MarketFull, StaleOffer
@@ -148,4 +149,6 @@ class OffersMachine(RuleBasedStateMachine):
 
 
 TestOffersMachine = OffersMachine.TestCase
-TestOffersMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestOffersMachine.settings = settings(
+    max_examples=in_full(60), stateful_step_count=40, deadline=None
+)

@@ -14,7 +14,8 @@ from tests.makers import MANIFEST
 from penstock.kit.engine import Capability
 from penstock.miner.answers import Whole, whole_answer
 from penstock.miner.normalise import COUNT_MAX, Counts, StreamReader, heard_ms, legacy_logprobs
-from penstock.miner.rewrite import PATHS, Prepared
+from penstock.miner.paths import PATHS
+from penstock.miner.rewrite import Prepared
 
 LLAMA_LOGPROBS = {
     "content": [
@@ -52,6 +53,16 @@ def test_an_engines_own_fingerprint_stays_and_a_completion_gets_none() -> None:
     told = {"model": "engine", "choices": [], "system_fingerprint": "b1"}
     assert fields_of(answer("/v1/chat/completions", told))["system_fingerprint"] == "b1"
     assert "system_fingerprint" not in fields_of(answer("/v1/completions", {"choices": []}))
+
+
+def test_a_completions_id_begins_as_openais_do() -> None:
+    told = {"id": "chatcmpl-7", "choices": []}
+    assert fields_of(answer("/v1/completions", told))["id"] == "cmpl-7"
+    assert fields_of(answer("/v1/chat/completions", told))["id"] == "chatcmpl-7"
+    assert fields_of(answer("/v1/completions", {"id": "own-7", "choices": []}))["id"] == "own-7"
+    reader = StreamReader.of("m", Prepared(b"", path="/v1/completions"))
+    (step,) = reader.feed(b"data: %b\n\n" % msgspec.json.encode(told))
+    assert msgspec.json.decode(step.data[6:])["id"] == "cmpl-7"
 
 
 def test_log_probabilities_of_a_completion_come_in_the_legacy_arrays() -> None:
@@ -228,13 +239,13 @@ def test_a_speech_that_is_cut_is_billed_for_what_came() -> None:
 
 
 @pytest.mark.parametrize("is_hidden", [True, False])
-def test_every_choice_of_llamas_whole_answer_is_counted(is_hidden: bool) -> None:
+def test_every_choice_of_llamas_whole_chat_is_counted(is_hidden: bool) -> None:
     told = {
-        "choices": [{"text": "abc", "logprobs": LLAMA_LOGPROBS} for _ in range(3)],
+        "choices": [{"message": {}, "logprobs": LLAMA_LOGPROBS} for _ in range(3)],
         "usage": {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6},
     }
     hidden = frozenset({"logprobs"}) if is_hidden else frozenset[str]()
-    prepared = Prepared(b"", hidden=hidden, path="/v1/completions", asked={"n": 3})
+    prepared = Prepared(b"", hidden=hidden, asked={"n": 3})
     llama = replace(MANIFEST, engine="llamacpp")
     whole = whole_answer(msgspec.json.encode(told), "", prepared=prepared, manifest=llama)
     assert whole is not None
@@ -242,7 +253,7 @@ def test_every_choice_of_llamas_whole_answer_is_counted(is_hidden: bool) -> None
     fields = fields_of(whole)
     assert fields["usage"]["completion_tokens"] == 6
     assert fields["usage"]["total_tokens"] == 10
-    assert all((choice["logprobs"] is None) is is_hidden for choice in fields["choices"])
+    assert all(("logprobs" not in choice) is is_hidden for choice in fields["choices"])
 
 
 def test_an_engine_that_counts_all_choices_itself_is_believed() -> None:

@@ -206,6 +206,7 @@ def checked(signed: Signed, receipt: Any) -> Any:
     )
 
 
+@pytest.mark.slow
 async def test_a_real_engine_is_served_metered_and_drained(tmp_path: Path) -> None:
     """Slow because llama.cpp starts: about 2 s alone, more on a busy machine."""
     async with Peer(TINY).open() as peer, miner_process(peer, tmp_path / "m") as process:
@@ -258,6 +259,7 @@ async def cut(offer: Offer, order_id: str) -> None:
     await client.close()
 
 
+@pytest.mark.slow
 async def test_a_real_stream_that_is_cut_frees_the_engine_and_is_claimed_after_kill_9(
     tmp_path: Path,
 ) -> None:
@@ -289,6 +291,7 @@ async def test_a_real_stream_that_is_cut_frees_the_engine_and_is_claimed_after_k
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 async def test_a_sealed_order_is_claimed_after_kill_9_and_a_bare_one_can_still_be_sealed(
     tmp_path: Path,
 ) -> None:
@@ -332,12 +335,11 @@ def gate_before(offer: Offer, client: HttpClient, numbers: Iterator[int]) -> Gat
 
 
 def test_a_wrong_configuration_ends_with_a_line_for_people(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "m.json"
     file.write_text("{}")
-    monkeypatch.setattr(sys, "argv", ["app", "--config", str(file)])
-    assert main() == 1
+    assert main(["--config", str(file)]) == 2
     assert str(file) in capsys.readouterr().err
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.makers import GATEWAY, MANIFEST, MINER, make_order, toy_verify
-from tests.stations.miner.world import chunk, usage_chunk
+from tests.stations.miner.scripted_engine import chunk, usage_chunk
 
 from penstock.kit.handshake import receipt_mac, split_vouched
 from penstock.kit.sse import EventSplitter, parse_comment

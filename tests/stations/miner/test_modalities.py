@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 from tests.makers import GATEWAY
-from tests.stations.miner.world import Answer, World, playing
+from tests.stations.miner.answer import Answer
+from tests.stations.miner.world import World, playing
 
 from penstock.adapters.engines.echo_media import heard_text
 from penstock.adapters.engines.echo_words import text_of

@@ -10,7 +10,8 @@ from tests.makers import MANIFEST, make_order
 from penstock.kit.engine import Capability
 from penstock.kit.multipart import file_part, form_of, parse_multipart, text_part
 from penstock.miner.errors import RequestUnservable
-from penstock.miner.rewrite import EMBEDDINGS_PATH, PATHS, STEERING, Prepared, prepare
+from penstock.miner.paths import EMBEDDINGS_PATH, PATHS
+from penstock.miner.rewrite import STEERING, Prepared, prepare
 from penstock.spec.messages import Order
 
 ALL = frozenset(Capability)
@@ -58,7 +59,7 @@ def test_unknown_fields_go_through_and_the_model_is_the_engines() -> None:
         ({"n": 500}, 1),
         ({"prompt": ["a", "b"]}, 25),
         ({"prompt": [1, 2, 3]}, 50),
-        ({"prompt": [[1], [2]], "best_of": 5}, 5),
+        ({"prompt": [[1], [2]], "n": 5, "best_of": 5}, 5),
     ],
 )
 def test_no_choice_grows_beyond_its_part_of_the_ceiling(fields: dict[str, Any], limit: int) -> None:
@@ -102,7 +103,10 @@ def test_counts_along_the_way_are_asked_for_where_the_engine_knows_them() -> Non
     [
         ({"logprobs": True}, Capability.LOGPROBS),
         ({"tools": [{"type": "function"}]}, Capability.TOOLS),
-        ({"response_format": {"type": "json_schema"}}, Capability.JSON_SCHEMA),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            Capability.JSON_SCHEMA,
+        ),
         ({"stream": True}, Capability.STREAM),
     ],
 )
@@ -247,11 +251,7 @@ def test_llamas_other_names_of_bounded_fields_do_not_reach_it(name: str) -> None
     assert name not in body_of({name: 4, "max_tokens": 5}, engine="llamacpp")
 
 
-def test_a_whole_answer_with_several_choices_is_asked_how_long_each_is() -> None:
-    order = make_order(stream=False, path=COMPLETIONS)
-    two = prepared({"prompt": ["a", "b"]}, order, engine="llamacpp")
-    assert msgspec.json.decode(two.body)["logprobs"] == 1
-    assert two.hidden == {"logprobs"}
+def test_a_whole_chat_with_several_choices_is_asked_how_long_each_is() -> None:
     chat = prepared({"n": 2}, engine="llamacpp")
     assert msgspec.json.decode(chat.body)["logprobs"] is True
     assert msgspec.json.decode(chat.body)["top_logprobs"] == 1

@@ -13,16 +13,10 @@ from dataclasses import dataclass, field
 import msgspec
 import pytest
 from tests.makers import GATEWAY, MANIFEST
+from tests.stations.miner.answer import Answer
 from tests.stations.miner.gate import Gate, Vouched, judged_claim
-from tests.stations.miner.world import (
-    Answer,
-    World,
-    chat_body,
-    chunk,
-    header_of,
-    playing,
-    usage_chunk,
-)
+from tests.stations.miner.scripted_engine import chunk, usage_chunk
+from tests.stations.miner.world import World, chat_body, header_of, playing
 
 from penstock.kit.errors import WireError
 from penstock.kit.spell import read_receipt

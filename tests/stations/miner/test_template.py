@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 from tests.makers import GATEWAY, MANIFEST
-from tests.stations.miner.world import Answer, World, playing
+from tests.stations.miner.answer import Answer
+from tests.stations.miner.world import World, playing
 
 from penstock.kit.wire.http import Request, Response, json_response
 from penstock.spec.keys import sign
@@ -61,7 +62,31 @@ def test_the_template_is_asked_first_and_its_prompt_is_taken_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [json_response(500, {"error": {"message": "no template"}}), Response(200, b"\xff")]
+    ("status", "told", "shown"),
+    [
+        (400, "unsupported content[].type", "unsupported content[].type"),
+        (500, "Failed to parse tools: Missing tool function", "Missing tool function"),
+        (500, "Failed: [json.exception.type_error.302] type", "a field of it is of the wrong type"),
+    ],
+)
+def test_messages_that_the_template_refuses_are_the_clients_fault(
+    status: int, told: str, shown: str
+) -> None:
+    """Otherwise anybody could have a miner taken for broken with one odd message."""
+
+    async def scenario(world: World) -> None:
+        answer = await ask(world)
+        assert answer.status == 400
+        assert shown in answer.body.decode()
+        assert b"json.exception" not in answer.body
+        assert (answer.receipt.outcome, answer.receipt.units) == (Outcome.COMPLETE, NO_UNITS)
+
+    refusal = json_response(status, {"error": {"message": told}})
+    playing(scenario, prepare=scripted(Llama(refusal)))
+
+
+@pytest.mark.parametrize(
+    "told", [json_response(503, {"error": {"message": "loading"}}), Response(200, b"\xff")]
 )
 def test_a_template_that_gives_no_prompt_is_the_engines_failure(told: Response) -> None:
     async def scenario(world: World) -> None:

@@ -110,7 +110,7 @@ def test_it_offers_its_node_and_serves_orders_over_its_own_connections() -> None
                 {
                     "address": f"gateway:{TUNNEL_PORT}",
                     "gateway": GATEWAY.identity,
-                    "links": 4,
+                    "links": 5,
                     "busy": 1,
                     "why": "",
                 }

@@ -4,18 +4,19 @@ import asyncio
 import base64
 import hashlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 from tests.makers import GATEWAY, MANIFEST, MINER, OWNER, ToyKey, toy_verify
+from tests.stations.miner.answer import Answer
+from tests.stations.miner.scripted_engine import Scripted
 
 from penstock.adapters.engines.echo import Echo, EchoSettings
-from penstock.kit.engine import Capability, Engine, EngineExit, EngineFailed, EngineStats
-from penstock.kit.sse import EventSplitter, event_data, parse_comment
+from penstock.kit.engine import Engine
 from penstock.kit.wire.client import HttpClient, Reply
-from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
+from penstock.kit.wire.http import Request, Response, json_response
 from penstock.kit.wire.problem import problem
 from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
@@ -29,19 +30,10 @@ from penstock.sim.net import MemoryNetwork
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.sim.tunnels import shown_channel
 from penstock.spec.canon import to_plain
-from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
+from penstock.spec.keys import Signed, open_signed, parse_signed, sign
 from penstock.spec.messages import Charter, Manifest, Offer, Order, chute_id
 from penstock.spec.params import LOCAL, params_digest
 from penstock.spec.pricing import charge_ceiling, prompt_units_max
-from penstock.spec.receipts import (
-    Countersign,
-    Judgement,
-    Outcome,
-    Receipt,
-    Record,
-    check_receipt,
-    judge,
-)
 
 OPERATOR = ToyKey("operator")
 CHAT = "/v1/chat/completions"
@@ -49,6 +41,8 @@ DEADLINE_MS = 60_000
 HARDWARE = Hardware(
     kind="cpu", model="Test CPU", cores=2, memory_bytes=1 << 30, gpus=(), device="d" * 64
 )
+
+
 CHARTER = Charter(
     origin="test",
     network="local",
@@ -174,197 +168,6 @@ class FakeMarket:
             for claim in claims
         ]
         return json_response(200, {"claims": states})
-
-
-Answering = Callable[[Request], Awaitable[Response | Stream]]
-
-
-class Scripted:
-    """An engine whose answers a test writes: `handler` gets each request. Implements Engine."""
-
-    def __init__(self, network: Any, handler: Answering) -> None:
-        self._network = network
-        self._handler = handler
-        self._server: Server | None = None
-        self._port = 0
-        self.ended = asyncio.Event()
-        self.fail_start = ""
-        self.starts = 0
-        self.stops = 0
-        self.load = (0, 0)
-        self.silent = False
-        self.seen: list[dict[str, Any]] = []
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
-    def model(self) -> str:
-        return "engine-model"
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return frozenset(Capability)
-
-    async def start(self, *, deadline_ms: int) -> None:
-        self.starts += 1
-        if self.fail_start:
-            raise EngineFailed(reason=self.fail_start, log_tail="", remedy="Try again.")
-        self.ended.clear()
-
-        async def answer(request: Request) -> Response | Stream:
-            self.seen.append(msgspec.json.decode(request.body))
-            return await self._handler(request)
-
-        self._server = Server(self._network, answer, entropy=random.Random(5).randbytes)
-        self._port = await self._server.start("127.0.0.1", 0)
-
-    async def stats(self) -> EngineStats:
-        if self.silent:
-            await asyncio.Event().wait()
-        return EngineStats(running=self.load[0], waiting=self.load[1], ready=True)
-
-    async def wait_exit(self) -> EngineExit:
-        await self.ended.wait()
-        return EngineExit(wanted=False, reason="it crashed", log_tail="", remedy="")
-
-    async def stop(self, *, deadline_ms: int) -> None:
-        self.stops += 1
-        await self.crash()
-
-    async def crash(self) -> None:
-        """Connections break and the process is gone."""
-        if self._server is not None:
-            await self._server.close(0)
-        self.ended.set()
-
-
-def chunk(text: str = "", **fields: Any) -> bytes:
-    """One data event of a chat stream, as an engine spells it."""
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": fields.pop("finish", None)}
-    body = {"id": "e-1", "model": "engine-model", "choices": [choice], **fields}
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
-
-
-def usage_chunk(prompt: int, completion: int, *, cached: int = 0) -> bytes:
-    usage = {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-    body = {"id": "e-1", "model": "engine-model", "choices": [], "usage": usage}
-    return b"data: " + msgspec.json.encode(body) + b"\n\n"
-
-
-def streaming(*parts: bytes, hold: asyncio.Event | None = None, gone: Any = None) -> Any:
-    """A handler that streams these parts; after them it waits for `hold`, if there is one."""
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            for part in parts:
-                yield part
-            if hold is not None:
-                await hold.wait()
-        finally:
-            if gone is not None:
-                gone.set()
-
-    async def handler(_request: Request) -> Stream:
-        return Stream(200, SSE_HEADERS, body())
-
-    return handler
-
-
-@dataclass
-class Answer:
-    """What the gateway got for one order. `sent` are the bytes before the receipt comment."""
-
-    status: int
-    headers: Any
-    body: bytes
-    order: Signed
-
-    @property
-    def events(self) -> list[bytes]:
-        return EventSplitter().feed(self.body)
-
-    @property
-    def data(self) -> list[Any]:
-        """The payloads of the data events, decoded, `[DONE]` as it is."""
-        payloads = [event_data(event) for event in self.events]
-        return [
-            "[DONE]" if payload == b"[DONE]" else msgspec.json.decode(payload)
-            for payload in payloads
-            if payload
-        ]
-
-    def words(self, name: str) -> list[Signed]:
-        """The signed messages in comments of that name."""
-        parsed = [parse_comment(event) for event in self.events]
-        return [
-            parse_signed(msgspec.json.decode(one[1]))
-            for one in parsed
-            if one is not None and one[0] == name
-        ]
-
-    @property
-    def signed_receipt(self) -> Signed:
-        text = self.headers.get(b"x-penstock-receipt")
-        if text is not None:
-            data = base64.urlsafe_b64decode(text + b"=" * (-len(text) % 4))
-            return parse_signed(msgspec.json.decode(data))
-        (receipt,) = self.words("receipt")
-        assert self.events[-1].startswith(b": penstock-receipt "), "the receipt comes last"
-        return receipt
-
-    @property
-    def sent(self) -> bytes:
-        if b"x-penstock-receipt" in self.headers:
-            return self.body
-        return b"".join(self.events[:-1])
-
-    @property
-    def receipt(self) -> Receipt:
-        """The receipt, checked against the order and against the bytes."""
-        order = open_signed(Order, self.order, kind="order", verify=toy_verify)
-        receipt = check_receipt(
-            self.signed_receipt,
-            order,
-            order_digest=signed_digest(self.order),
-            verify=toy_verify,
-        )
-        assert receipt.response_digest == hashlib.sha256(self.sent).hexdigest()
-        assert receipt.response_bytes == len(self.sent)
-        return receipt
-
-    @property
-    def error(self) -> str:
-        code: str = msgspec.json.decode(self.body)["error"]["code"]
-        return code
-
-    def judged(self, outcome: Outcome, *, charge_nano: int) -> Judgement:
-        """The law's word on it, with a gateway that countersigns what it saw."""
-        receipt = self.signed_receipt
-        countersign = Countersign(
-            order_id=self.order.body["order_id"],
-            order_digest=signed_digest(self.order),
-            receipt_digest=signed_digest(receipt),
-            outcome=outcome,
-            charge_nano=charge_nano,
-            response_bytes=len(self.sent),
-            events=len(self.data) if b"x-penstock-receipt" not in self.headers else 0,
-            ttft_us=1000,
-            total_us=2000,
-            match=True,
-        )
-        record = Record(
-            order=self.order,
-            receipt=receipt,
-            checkpoint=None,
-            countersign=sign("countersign", countersign, GATEWAY),
-        )
-        return judge(record, refusal_free_ms=LOCAL.refusal_free_ms, verify=toy_verify)
 
 
 def chat_body(text: str = "one two three", **fields: Any) -> bytes:

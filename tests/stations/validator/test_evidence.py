@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.client.published_log import CHUTES, MINERS, presence
+from tests.properties import in_full
 
 from penstock.client.errors import Difference
 from penstock.spec.entries import BUCKET_MAX, Row
@@ -59,7 +60,7 @@ def table_of(rows: list[Row]) -> object:
     return columns.table()
 
 
-@settings(max_examples=300)
+@settings(max_examples=in_full(300))
 @given(rows=st.lists(rows_, max_size=40), cuts=st.lists(st.integers(0, 40), max_size=3))
 def test_the_twin_equals_the_law_on_any_rows(rows: list[Row], cuts: list[int]) -> None:
     marks = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
@@ -68,7 +69,17 @@ def test_the_twin_equals_the_law_on_any_rows(rows: list[Row], cuts: list[int]) -
     assert gather_tables(tables, [], failed=[]) == gather(rows, [], failed=[])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 10, 11, 1_000, 1_001, 65_536, 65_537])
+SLOW = pytest.mark.slow  # one row after the other is made and added, as records come
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        *(1, 2, 3, 4, 5, 10, 11, 1_000, 1_001),
+        pytest.param(65_536, marks=SLOW),
+        pytest.param(65_537, marks=SLOW),
+    ],
+)
 def test_the_median_is_the_lower_one_for_any_number_of_rows(count: int) -> None:
     rng = random.Random(count)
     times = [rng.randrange(1, 2**40) for _ in range(count)]

@@ -18,10 +18,14 @@ from penstock.adapters.engines.images_request import (
     Drawing,
     images_skill,
 )
+from penstock.adapters.engines.images_settings import (
+    INDEX_FILE,
+    SETTINGS_FILE,
+    DiffusersSettings,
+)
 from penstock.adapters.engines.png import Pixels
-from penstock.adapters.engines.worker import FrameSettings, Loaded, refused, run_worker
+from penstock.adapters.engines.worker import Loaded, refused, run_worker
 
-INDEX_FILE = "model_index.json"
 SIDE_PIXELS_MAX = 2_048
 CELL_PIXELS = 16
 STEPS_MAX = 100
@@ -29,13 +33,6 @@ CELLS = 128
 STEPS = 28
 GUIDANCE = 4.5
 REASON_CHARS_MAX = 200
-
-
-class DiffusersSettings(FrameSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`folder`: the model. `device`: `auto`, or what torch calls it (`cuda:1`, `mps`, `cpu`)."""
-
-    folder: str
-    device: str = "auto"
 
 
 class Defaults(msgspec.Struct, frozen=True):
@@ -87,7 +84,7 @@ def best_device(torch: Any) -> str:
 
 def bounds_of(pipeline: Any, folder: Path) -> Bounds:
     """The model's own side, from the network that draws and the decoder that enlarges."""
-    file = folder / "images.json"
+    file = folder / SETTINGS_FILE
     told = msgspec.json.decode(file.read_bytes(), type=Defaults) if file.is_file() else Defaults()
     network = getattr(pipeline, "transformer", None) or getattr(pipeline, "unet", None)
     cells: Any = getattr(getattr(network, "config", None), "sample_size", None)

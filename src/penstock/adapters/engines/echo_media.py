@@ -30,6 +30,8 @@ BEEP_SAMPLES = 96
 HALF_WAVE_SAMPLES_MIN = 2
 LOUDNESS = 8_000
 TEXT_START, TEXT_END = 2, 3
+SOUND = "mp3"
+"""What OpenAI's clients get when they name no format."""
 WAV_HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 EVENT_BYTES = 24_000
 
@@ -49,8 +51,8 @@ class ImageQuestion(msgspec.Struct):
 
 class SpeechQuestion(msgspec.Struct):
     input: Annotated[str, msgspec.Meta(min_length=1)]
-    response_format: str = "wav"
-    stream_format: str = "audio"
+    response_format: str | None = None
+    stream_format: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +186,10 @@ def png_chunk(name: bytes, data: bytes) -> bytes:
 def speech_answer(body: bytes) -> Sound:
     """Raises Refusal (400)."""
     question = understood(body, SpeechQuestion)
-    maker = _SOUNDS.get(question.response_format)
+    maker = _SOUNDS.get(question.response_format or SOUND)
     if maker is None:
         known = ", ".join(_SOUNDS)
-        raise refused(f"This engine speaks {known}.", "response_format")
+        raise refused(f"This engine makes {known}. Ask for one of them.", "response_format")
     content_type, make = maker
     return Sound(make(question.input), content_type, question.stream_format == "sse")
 

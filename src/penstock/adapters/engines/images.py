@@ -10,9 +10,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from penstock.adapters.engines.diffusers_worker import INDEX_FILE, DiffusersSettings
-from penstock.adapters.engines.images_onnx import SETTINGS_FILE
-from penstock.adapters.engines.images_worker import ImagesSettings
+from penstock.adapters.engines.images_settings import (
+    INDEX_FILE,
+    SETTINGS_FILE,
+    DiffusersSettings,
+    ImagesSettings,
+)
 from penstock.adapters.engines.model_files import (
     MODELS_FOLDER,
     digest_hex,

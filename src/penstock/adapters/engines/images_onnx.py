@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.adapters.engines.images_request import Bounds, Drawing
+from penstock.adapters.engines.images_settings import SETTINGS_FILE
 from penstock.adapters.engines.png import Pixels
 
-SETTINGS_FILE = "images.json"
 GRAPHS = ("text_encoder", "transformer", "vae")
 WORDS = re.compile(r"\w+|[^\w\s]+")
 ERRORS_ONLY = 3

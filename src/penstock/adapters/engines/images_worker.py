@@ -4,13 +4,8 @@ from pathlib import Path
 
 from penstock.adapters.engines.images_onnx import load_painter
 from penstock.adapters.engines.images_request import IMAGES_PATH, images_skill
-from penstock.adapters.engines.worker import FrameSettings, Loaded, run_worker
-
-
-class ImagesSettings(FrameSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`folder` holds the model (see images_onnx.py)."""
-
-    folder: str
+from penstock.adapters.engines.images_settings import ImagesSettings
+from penstock.adapters.engines.worker import Loaded, run_worker
 
 
 def load(settings: ImagesSettings) -> Loaded:

@@ -1,4 +1,4 @@
-"""Ask a running OpenAI-compatible server what it can do, with about two dozen tiny requests.
+"""Ask a running OpenAI-compatible server what it can do, with about thirty tiny requests.
 
 Servers differ in what they accept and silently ignore (transformers' drops `logprobs` and
 `response_format`, llama.cpp knows no embeddings unless told), so an answer counts only when it
@@ -47,6 +47,11 @@ OK_SCHEMA = {
     "required": ["ok"],
     "additionalProperties": False,
 }
+OK_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "ok", "schema": OK_SCHEMA, "strict": True},
+}
+SUFFIX = " and that was the end of the long story that I wanted to tell you."
 
 
 class NothingServed(Exception):
@@ -89,6 +94,7 @@ class Probe:
                     Capability.LOGPROBS: self.sees_logprobs,
                     Capability.JSON_SCHEMA: self.sees_json_schema,
                     Capability.TOOLS: self.sees_tools,
+                    Capability.TOOL_CHOICE: self.sees_tool_choice,
                     Capability.SEED: self.sees_seed,
                 }
             )
@@ -98,6 +104,13 @@ class Probe:
                     Capability.ECHO: self.sees_echo,
                     Capability.TOKENIZE: self.sees_tokenize,
                     Capability.TEMPLATE: self.sees_template,
+                }
+            )
+        if Capability.COMPLETIONS in seen:
+            seen |= await seen_by(
+                {
+                    Capability.SUFFIX: self.sees_suffix,
+                    Capability.COMPLETION_FORMAT: self.sees_completion_format,
                 }
             )
         if Capability.EMBEDDINGS in seen:
@@ -141,6 +154,21 @@ class Probe:
         is_said = isinstance(text, str) and text.startswith("Hello there")
         return is_said and isinstance(known, list) and len(known) > 2 and known[0] is None
 
+    async def sees_suffix(self) -> bool:
+        """A suffix that is not part of the prompt was dropped."""
+        plain = await self.prompt_tokens({})
+        return plain is not None and (await self.prompt_tokens({"suffix": SUFFIX}) or 0) > plain
+
+    async def prompt_tokens(self, fields: dict[str, Any]) -> int | None:
+        body = {"prompt": "Hello", "max_tokens": 1, **fields}
+        count = dig(decoded(await self.post("/v1/completions", body)), "usage", "prompt_tokens")
+        return count if isinstance(count, int) else None
+
+    async def sees_completion_format(self) -> bool:
+        body = {"prompt": "Hello", "max_tokens": 64, "temperature": 0, "response_format": OK_FORMAT}
+        text = dig(decoded(await self.post("/v1/completions", body)), "choices", 0, "text")
+        return isinstance(text, str) and isinstance(dig(parsed(text), "ok"), bool)
+
     async def sees_tokenize(self) -> bool:
         """There and back again."""
         field = "content" if self.is_llama else "prompt"
@@ -167,12 +195,7 @@ class Probe:
         return isinstance(dig(choice, "logprobs", "content", 0, "logprob"), float | int)
 
     async def sees_json_schema(self) -> bool:
-        wanted = {"name": "ok", "schema": OK_SCHEMA, "strict": True}
-        choice = await self.first_choice(
-            "Is water wet?",
-            max_tokens=64,
-            response_format={"type": "json_schema", "json_schema": wanted},
-        )
+        choice = await self.first_choice("Is water wet?", max_tokens=64, response_format=OK_FORMAT)
         content = dig(choice, "message", "content")
         return isinstance(content, str) and isinstance(dig(parsed(content), "ok"), bool)
 
@@ -180,10 +203,14 @@ class Probe:
         """A call where one is due, or at least where one is demanded."""
         return await self.calls_tool() or await self.calls_tool(tool_choice="required")
 
-    async def calls_tool(self, **fields: object) -> bool:
-        choice = await self.first_choice(
-            "What is the weather in Oslo?", max_tokens=256, tools=[WEATHER_TOOL], **fields
-        )
+    async def sees_tool_choice(self) -> bool:
+        """Nobody would call a tool for a greeting."""
+        return await self.calls_tool("Hello!", tool_choice="required")
+
+    async def calls_tool(
+        self, question: str = "What is the weather in Oslo?", **fields: object
+    ) -> bool:
+        choice = await self.first_choice(question, max_tokens=256, tools=[WEATHER_TOOL], **fields)
         return dig(choice, "message", "tool_calls", 0, "function", "name") == "get_weather"
 
     async def sees_seed(self) -> bool:

@@ -333,14 +333,15 @@ def address_of(network: dict[str, Any], port: int) -> str:
 def start_with(there: Any, stdin: bytes) -> None:
     """Start it, and write its settings where only it can read them."""
     pipe = there.attach_socket(params={"stdin": 1, "stream": 1})
+    wire = getattr(pipe, "_sock", pipe)
     try:
         there.start()
-        wire = getattr(pipe, "_sock", pipe)
         wire.sendall(stdin)
         # Half of it only: closing the whole would cut off what was not read yet.
         wire.shutdown(1)
     finally:
         pipe.close()
+        wire.close()
 
 
 def kind_of(error: Exception) -> str:

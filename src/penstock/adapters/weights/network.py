@@ -19,13 +19,20 @@ PORTS = {"http": 80, "https": 443}
 
 
 class PublicSockets(Sockets):
-    """Implements `ports.Network`; dials only public addresses and the authorities it is told."""
+    """Implements `ports.Network`; dials the authorities it is told, and addresses that `allowed` lets
+    through: public ones.
+    """
 
     def __init__(
-        self, trusted: frozenset[str], *, tls_context: ssl.SSLContext | None = None
+        self,
+        trusted: frozenset[str],
+        *,
+        tls_context: ssl.SSLContext | None = None,
+        allowed: Callable[[str], bool] | None = None,
     ) -> None:
         super().__init__(tls_context=tls_context)
         self._trusted = trusted
+        self._allowed = allowed if allowed is not None else is_public
 
     async def connect(
         self,
@@ -42,7 +49,7 @@ class PublicSockets(Sockets):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
-            if not is_public(address):
+            if not self._allowed(address):
                 raise AddressRefused(host, address)
         return await loop.create_connection(
             factory,

@@ -9,7 +9,13 @@ from typing import Any
 
 import msgspec
 
-from penstock.gateway.dialects.envelopes import anthropic_error, anthropic_status, overloaded_status
+from penstock.gateway.dialects import messages, responses
+from penstock.gateway.dialects.envelopes import (
+    anthropic_error,
+    anthropic_status,
+    overloaded_status,
+    renamed,
+)
 from penstock.gateway.dialects.messages import (
     COUNT_PATH,
     MESSAGES_PATH,
@@ -27,11 +33,21 @@ DIALECTS: dict[str, Dialect] = {
     RESPONSES_PATH: ResponsesTranslation,
 }
 
+_NAMES = {
+    MESSAGES_PATH: messages.NAMES,
+    COUNT_PATH: messages.NAMES,
+    RESPONSES_PATH: responses.NAMES,
+}
+
 
 def error_answer(
     path: str, status: int, *, envelope: Mapping[str, Any], request_id: str
 ) -> tuple[int, bytes]:
-    """(status, body) of an error answer in the dialect of a path; elsewhere the OpenAI envelope."""
+    """(status, body) of an error answer in the dialect of a path; elsewhere the OpenAI envelope.
+
+    What is translated is checked as chat; its fields are told by the caller's names for them.
+    """
+    envelope = renamed(envelope, _NAMES.get(path, {}))
     if path.startswith(MESSAGES_PATH):
         status = overloaded_status(status, envelope)
         body = anthropic_error(status, envelope, request_id=request_id)

@@ -1,5 +1,6 @@
 """Errors in each dialect. The gateway and the miners speak OpenAI's envelope among themselves."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,8 @@ _BY_TYPE = {
 }
 _BY_CODE = {"no_capacity": "overloaded_error"}
 
+_HEAD = re.compile(r"\w+")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -55,6 +58,25 @@ def problem_of(envelope: Mapping[str, Any]) -> Problem:
         param=_text(error.get("param")),
         request_id=_text(error.get("request_id")),
     )
+
+
+def renamed(envelope: Mapping[str, Any], names: Mapping[str, str]) -> Mapping[str, Any]:
+    """The envelope with its field called as the caller called it: `names` by chat's names.
+
+    Only the field that the error is about is renamed, and in its message only where that stands as
+    a name: behind `$.`, at the very start, or with an underscore in it.
+    """
+    error = envelope.get("error")
+    param = error.get("param") if isinstance(error, Mapping) else None
+    head = _HEAD.match(param) if isinstance(param, str) else None
+    if head is None or not isinstance(error, Mapping) or head[0] not in names:
+        return envelope
+    name = names[head[0]]
+    shown = {**error, "param": name + str(param)[head.end() :]}
+    if isinstance(error.get("message"), str):
+        place = r"\b" if "_" in head[0] else r"(?:\A|(?<=\$\.))"
+        shown["message"] = re.sub(rf"{place}{head[0]}\b", name, error["message"])
+    return {**envelope, "error": shown}
 
 
 def anthropic_type(problem: Problem, status: int | None = None) -> str:

@@ -1,12 +1,12 @@
 """Anthropic's Messages API over chat: `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from penstock.gateway.bodies import CHAT_PATH
-from penstock.gateway.dialects.envelopes import anthropic_error, anthropic_status
+from penstock.gateway.dialects.envelopes import anthropic_error, anthropic_status, renamed
 from penstock.gateway.dialects.errors import AnswerUnreadable
 from penstock.gateway.dialects.messages_answer import MessagesScribe, whole_message
 from penstock.gateway.dialects.messages_request import read_count, read_messages
@@ -15,6 +15,17 @@ from penstock.gateway.dialects.stream import ChatStream
 MESSAGES_PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
 TOKENIZE_PATH = "/tokenize"
+
+NAMES = {
+    "stop": "stop_sequences",
+    "user": "metadata.user_id",
+    "response_format": "output_config.format",
+    "reasoning_effort": "output_config.effort",
+    "chat_template_kwargs": "thinking",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "max_completion_tokens": "max_tokens",
+}
+"""Fields of the chat request by what they are called here."""
 
 
 class _AnthropicErrors:
@@ -29,7 +40,7 @@ class _AnthropicErrors:
         return anthropic_status(status)
 
     def error(self, status: int, envelope: Mapping[str, Any]) -> bytes:
-        return anthropic_error(status, envelope, request_id=self._request_id)
+        return anthropic_error(status, renamed(envelope, NAMES), request_id=self._request_id)
 
 
 class MessagesTranslation(_AnthropicErrors):
@@ -37,9 +48,9 @@ class MessagesTranslation(_AnthropicErrors):
 
     __slots__ = ("_asked", "_shows_thinking", "_stops", "_stream", "chat_body", "path")
 
-    def __init__(self, body: bytes, *, request_id: str, created_s: int) -> None:
+    def __init__(self, body: bytes, *, request_id: str, now_s: Callable[[], int]) -> None:
         super().__init__(request_id)
-        del created_s  # this dialect tells no time
+        del now_s  # this dialect tells no time
         self.path = CHAT_PATH
         self._asked, self.chat_body = read_messages(body)
         thinking = self._asked.thinking
@@ -69,7 +80,7 @@ class MessagesTranslation(_AnthropicErrors):
         return self._stream.end()
 
     def error_event(self, envelope: Mapping[str, Any]) -> bytes:
-        return self._stream.fail(envelope)
+        return self._stream.fail(renamed(envelope, NAMES))
 
 
 class Tokenized(msgspec.Struct):
@@ -87,9 +98,9 @@ class CountTranslation(_AnthropicErrors):
 
     __slots__ = ("chat_body", "path")
 
-    def __init__(self, body: bytes, *, request_id: str, created_s: int) -> None:
+    def __init__(self, body: bytes, *, request_id: str, now_s: Callable[[], int]) -> None:
         super().__init__(request_id)
-        del created_s
+        del now_s
         self.path = TOKENIZE_PATH
         self.chat_body = read_count(body)
 

@@ -1,5 +1,6 @@
 """The Response object: everything that strict SDKs want to find in it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,16 +27,17 @@ _encode = msgspec.json.Encoder().encode
 class ResponseMaker:
     """Builds the Response of one request at every stage of its life."""
 
-    __slots__ = ("_asked", "_echo", "request_id", "shows_summary")
+    __slots__ = ("_asked", "_echo", "_now_s", "request_id", "shows_summary")
 
-    def __init__(self, asked: ResponsesBody, *, request_id: str, created_s: int) -> None:
+    def __init__(self, asked: ResponsesBody, *, request_id: str, now_s: Callable[[], int]) -> None:
         self._asked = asked
+        self._now_s = now_s
         self.request_id = request_id
         reasoning = asked.reasoning
         self.shows_summary = reasoning is not None and bool(
             reasoning.summary or reasoning.generate_summary
         )
-        self._echo = _echo(asked, request_id=request_id, created_s=created_s)
+        self._echo = _echo(asked, request_id=request_id, created_s=now_s())
 
     def whole(self, answer: bytes) -> bytes:
         """A Response from a whole chat answer. Raises AnswerUnreadable."""
@@ -56,6 +58,7 @@ class ResponseMaker:
             for block in blocks
         ]
         response = self._response("incomplete" if reason else "completed", output, model=model)
+        response["completed_at"] = None if reason else self._now_s()
         response["incomplete_details"] = {"reason": reason} if reason else None
         response["usage"] = _usage(ending.counts)
         return response

@@ -1,7 +1,7 @@
 """What a dialect does for one request: it turns the request into chat's, and the answer back.
 
 A translation is made from the body and lives as long as the request. It does no I/O and knows no
-clock: ids come from the request's own, the time is an argument.
+clock: ids come from the request's own, the time from an argument.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,4 +50,7 @@ class Translation(Protocol):
 
 
 Dialect = Callable[..., Translation]
-"""Called as `dialect(body, request_id=..., created_s=...)`; raises BadJson and BadRequest."""
+"""Called as `dialect(body, request_id=..., now_s=...)`, where `now_s()` is the Unix time.
+
+Raises BadJson and BadRequest.
+"""

@@ -90,5 +90,8 @@ class Deadlines:
                 if one.deadline_slot == slot:  # else one that was looked at before dropped it
                     one.deadline_slot = -1
                     one.look()
-        if self._slots and self._timer is None:
-            self._set(min(self._slots))
+        if self._slots:
+            first = min(self._slots)
+            # A look may have set the timer, for something that is due later than the rest.
+            if self._timer is None or first < self._timer_slot:
+                self._set(first)

@@ -7,7 +7,8 @@ copies another reply's headers may leave them in, they are dropped.
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote
 
@@ -30,12 +31,12 @@ _STATUS_LINES = {
     for status in HTTPStatus
 }
 _QUERY_FIELDS_MAX = 256
+_TOKENS_MAX = 1_024
 
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(slots=True)  # one per request: to freeze it would cost more than to parse it
-class Request:
+class Request(msgspec.Struct):
     """One request, complete with its body. Nobody changes it.
 
     `path` is as sent (percent-encoded), `params` are the decoded `{names}` of the route's pattern.
@@ -47,11 +48,11 @@ class Request:
     method: str
     path: str
     query: str = ""
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = msgspec.field(default_factory=dict)
     body: bytes = b""
     peer: str = ""
     request_id: str = ""
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def header(self, name: str) -> str:
         """The value of the header (any case), or ""."""
@@ -69,8 +70,14 @@ class Request:
 
     def bearer(self) -> str:
         """The token of `Authorization: Bearer <token>`, or ""."""
-        scheme, _, token = self.headers.get(b"authorization", b"").partition(b" ")
-        return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
+        given = self.headers.get(b"authorization")
+        return _bearer(given) if given else ""
+
+
+@lru_cache(maxsize=_TOKENS_MAX)  # the same callers ask all day
+def _bearer(authorization: bytes) -> str:
+    scheme, _, token = authorization.partition(b" ")
+    return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else ""
 
 
 @dataclass(frozen=True, slots=True)

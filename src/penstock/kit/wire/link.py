@@ -19,11 +19,13 @@ from penstock.kit.wire.fields import (
     parse_fields,
     parse_status_line,
 )
+from penstock.kit.wire.scan import plain_fields
 
 HEAD_BYTES_MAX = 65_536
 _HEADERS_MAX = 256
 _ONCE = frozenset({b"content-length", b"transfer-encoding", b"content-type"})
-_GOOD_LINE, _GOOD = b"HTTP/1.1 200 OK", (200, 1)
+_GOOD_LINE = b"HTTP/1.1 200 OK\r\n"
+_GOOD_BYTES = len(_GOOD_LINE)
 
 LinkKey = tuple[str, int, bool]
 """(host, port, tls): links with the same key are the same to a caller."""
@@ -244,6 +246,12 @@ class Link(asyncio.Protocol):
 
         Interim heads (100 Continue and its kin) are skipped.
         """
+        if data.startswith(_GOOD_LINE):
+            plain = plain_fields(data, _GOOD_BYTES)
+            if plain is not None and plain[1] <= HEAD_BYTES_MAX:
+                fields, end = plain
+                self._begin_body(200, fields, 1)
+                return 200, fields, data[end:]
         while True:
             end = data.find(b"\r\n\r\n")
             if end < 0:
@@ -251,7 +259,7 @@ class Link(asyncio.Protocol):
                 return None
             # No line that is taken below holds a CR or LF, so they are not counted here.
             lines = data[:end].split(b"\r\n")
-            status, minor = _GOOD if lines[0] == _GOOD_LINE else parse_status_line(lines[0])
+            status, minor = parse_status_line(lines[0])
             if len(lines) > _HEADERS_MAX or end > HEAD_BYTES_MAX:
                 raise Malformed(f"its head is larger than {HEAD_BYTES_MAX} bytes")
             del lines[0]

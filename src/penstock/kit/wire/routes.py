@@ -5,7 +5,9 @@ Literal beats `{name}` beats `{name...}`, segment by segment. HEAD is served by 
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from penstock.kit.wire.http import Handler, Request, Response, Stream, decoded
 from penstock.kit.wire.problem import problem
@@ -74,7 +76,9 @@ class Routes:
             if node is None:
                 return _not_found(request)
             if values:
-                request = replace(request, params=dict(zip(node.names, values, strict=True)))
+                request = msgspec.structs.replace(
+                    request, params=dict(zip(node.names, values, strict=True))
+                )
         handler = node.handlers.get(request.method)
         if handler is None and request.method == "HEAD":
             handler = node.handlers.get("GET")

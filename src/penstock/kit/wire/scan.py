@@ -1,4 +1,4 @@
-"""The two inner loops of a relayed stream: sizes off the chunks of a read, and its events counted.
+"""The inner loops of a relay: sizes off the chunks of a read, its events counted, a head's fields.
 
 Each is a pure function with two twins: the one in Python here says what it means, the one in C
 (`_scan.c`, built by `make fast`, ADR 15) does it in a fraction of the time. Both answer for the
@@ -8,6 +8,7 @@ plain case only; what is not plain is walked by the caller, by the one grammar t
 from collections.abc import Callable
 
 from penstock.kit.environment import inherited
+from penstock.kit.wire.fields import Fields, Malformed, parse_fields
 
 PURE = "PENSTOCK_PURE"
 """The variable that leaves the compiled twin out: any value but nothing."""
@@ -15,6 +16,9 @@ PURE = "PENSTOCK_PURE"
 _EVENT_END = b"\n\n"
 _COMMENT = b"\n\n:"
 _COLON = b":"
+FIELDS_MAX = 255
+NAME_BYTES_MAX = 64
+_ANY: frozenset[bytes] = frozenset()
 _SPLIT_SIZE_MAX = 8_192
 _SPLIT_BYTES_MIN = 64
 _PLAIN_LINE_BYTES_MAX = 8
@@ -55,16 +59,44 @@ def plain_events_in_python(data: bytes) -> int:
     return data.count(_EVENT_END)
 
 
+def plain_fields_in_python(data: bytes, at: int) -> tuple[Fields, int] | None:
+    """The header fields from `at` on, names in lower case, and where the empty line behind them ends: if
+    they are all here and well-formed, no name is there twice or very long, and they are not too many.
+    Else None.
+    """
+    if data.startswith(b"\r\n", at):
+        return {}, at + 2
+    end = data.find(b"\r\n\r\n", at)
+    if end < 0:
+        return None
+    lines = data[at:end].split(b"\r\n")
+    if len(lines) > FIELDS_MAX:
+        return None
+    try:
+        fields = parse_fields(lines, once=_ANY)
+    except Malformed:
+        return None
+    if len(fields) < len(lines) or any(len(name) > NAME_BYTES_MAX for name in fields):
+        return None
+    return fields, end + 4
+
+
 plain_chunks: Callable[[bytes, int], tuple[bytes, int]] = plain_chunks_in_python
 plain_events: Callable[[bytes], int] = plain_events_in_python
+plain_fields: Callable[[bytes, int], tuple[Fields, int] | None] = plain_fields_in_python
 is_compiled = False
 """Does the twin in C do it here?"""
 
 if not any(inherited((PURE,)).values()):
     try:
         from penstock.kit.wire import _scan
-    except ImportError:  # it was not built, or for another Python: the one above serves
+
+        found = _scan.plain_chunks, _scan.plain_events, _scan.plain_fields
+    except (
+        ImportError,
+        AttributeError,
+    ):  # it was not built, or from other source: the ones above serve
         is_compiled = False
     else:
-        plain_chunks, plain_events = _scan.plain_chunks, _scan.plain_events
+        plain_chunks, plain_events, plain_fields = found
         is_compiled = True

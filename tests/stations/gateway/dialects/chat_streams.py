@@ -22,7 +22,7 @@ USAGE = {
 
 
 def translation(path: str, body: Json) -> Translation:
-    return DIALECTS[path](json.dumps(body).encode(), request_id="req7", created_s=1_700_000_000)
+    return DIALECTS[path](json.dumps(body).encode(), request_id="req7", now_s=lambda: 1_700_000_000)
 
 
 def asked(path: str, **fields: Any) -> Translation:

@@ -53,6 +53,53 @@ def test_anthropics_error_type_follows_from_the_status(status: int, shown: int, 
     assert (by.status(status), json.loads(by.error(status, ENVELOPE))) == (shown, told)
 
 
+def told(path: str, param: str, message: str) -> tuple[str, str]:
+    """(field, message) as a caller of the path reads them."""
+    envelope = {"error": {"message": message, "type": "x", "param": param, "code": "c"}}
+    _, body = error_answer(path, 400, envelope=envelope, request_id="req7")
+    if path != COUNT:
+        assert json.loads(asked(path).error(400, envelope)) == json.loads(body)
+    error = json.loads(body)["error"]
+    return error["param"], error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "own"),
+    [
+        (MESSAGES, "stop", "stop_sequences"),
+        (MESSAGES, "stop[3]", "stop_sequences[3]"),
+        (MESSAGES, "response_format", "output_config.format"),
+        (MESSAGES, "max_tokens", "max_tokens"),
+        (MESSAGES, "tools[0].function", "tools[0].function"),
+        (COUNT, "chat_template_kwargs", "thinking"),
+        (RESPONSES, "messages[1].role", "input[1].role"),
+        (RESPONSES, "max_tokens", "max_output_tokens"),
+        (RESPONSES, "response_format", "text.format"),
+        (RESPONSES, "tool_choice", "tool_choice"),
+    ],
+)
+def test_a_field_is_called_as_its_caller_called_it(path: str, param: str, own: str) -> None:
+    assert told(path, param, f"The body does not fit: `$.{param}`.") == (
+        own,
+        f"The body does not fit: `$.{own}`.",
+    )
+    assert told(path, param, f"{param} is too much.") == (own, f"{own} is too much.")
+
+
+def test_a_word_that_only_looks_like_a_field_stays() -> None:
+    message = "The engines stop when the user says so: `$.stop` has 20 items."
+    shown = "The engines stop when the user says so: `$.stop_sequences` has 20 items."
+    assert told(MESSAGES, "stop", message) == ("stop_sequences", shown)
+
+
+@pytest.mark.parametrize(
+    "error", [{}, {"param": 5}, {"param": ""}, {"param": "stop"}, "stop", None]
+)
+def test_an_odd_envelope_is_renamed_without_a_crash(error: object) -> None:
+    for path in (MESSAGES, RESPONSES):
+        assert error_answer(path, 400, envelope={"error": error}, request_id="r")[1]
+
+
 @pytest.mark.parametrize("path", [RESPONSES, "/v1/chat/completions", "/v1/embeddings"])
 def test_elsewhere_the_envelope_stays_as_it_is(path: str) -> None:
     status, body = error_answer(path, 503, envelope=ENVELOPE, request_id="r2")

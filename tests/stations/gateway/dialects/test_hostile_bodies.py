@@ -63,7 +63,7 @@ VALUES = st.recursive(
 def outcome(path: str, body: bytes) -> Any:
     """The chat body, or the refusal."""
     try:
-        by = DIALECTS[path](body, request_id="r", created_s=0)
+        by = DIALECTS[path](body, request_id="r", now_s=lambda: 0)
     except (BadRequest, BadJson) as error:
         assert error.status == 400
         assert error.text()
@@ -154,6 +154,6 @@ def test_bytes_that_are_no_utf8_are_refused_even_in_a_field_nobody_reads(path: s
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
 def test_a_translated_body_is_one_that_the_gateway_takes(path: str) -> None:
     body = {**FULL, "tools": None, "metadata": {"user_id": "u"}}
-    by = DIALECTS[path](json.dumps(body).encode(), request_id="r", created_s=0)
+    by = DIALECTS[path](json.dumps(body).encode(), request_id="r", now_s=lambda: 0)
     call = parse_body(CHAT_PATH, by.chat_body)
     assert (call.tokens_max, call.stream) == (9, True)

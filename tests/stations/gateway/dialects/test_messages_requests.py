@@ -57,7 +57,7 @@ def test_unknown_fields_go_to_the_engine_byte_for_byte() -> None:
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"x"}],'
         b'"min_p": 1e-7,"logit_bias":{"5" : 1.50}}'
     )
-    body = DIALECTS[MESSAGES](raw, request_id="r", created_s=0).chat_body
+    body = DIALECTS[MESSAGES](raw, request_id="r", now_s=lambda: 0).chat_body
     assert b'"min_p":1e-7' in body
     assert b'"logit_bias":{"5" : 1.50}' in body
 

@@ -85,7 +85,7 @@ class Gateway:
             }
             status, text = error_answer(path, self.status, envelope=envelope, request_id="req7")
             return httpx2.Response(status, content=text)
-        by = DIALECTS[path](body, request_id="req7", created_s=5)
+        by = DIALECTS[path](body, request_id="req7", now_s=lambda: 5)
         self.chat = json.loads(by.chat_body)
         if self.chat.get("stream"):
             kind = {"content-type": "text/event-stream"}

@@ -5,13 +5,18 @@ from typing import Any
 
 import pytest
 from tests.stations.gateway.dialects.chat_streams import (
+    DONE,
     MESSAGES,
     RESPONSES,
     USAGE,
     Json,
     asked,
+    chunk,
+    read_events,
     whole,
 )
+
+from penstock.gateway.dialects import DIALECTS
 
 HELLO = {"role": "assistant", "content": "Hello."}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
@@ -28,6 +33,22 @@ def response(said: Json, *, finish: str | None = "stop", **fields: Any) -> Json:
     """The Response for what an engine said, to a request with these fields."""
     answer: Json = json.loads(asked(RESPONSES, **fields).whole(whole(said, finish=finish)))
     return answer
+
+
+@pytest.mark.parametrize(("finish", "at"), [("stop", 1_012), ("length", None)])
+def test_a_response_tells_when_it_was_completed(finish: str, at: int | None) -> None:
+    now = iter([1_000, 1_012])
+    body = json.dumps({"model": "tiny", "input": "hi"}).encode()
+    by = DIALECTS[RESPONSES](body, request_id="r", now_s=lambda: next(now))
+    answer = json.loads(by.whole(whole(HELLO, finish=finish)))
+    assert (answer["created_at"], answer["completed_at"]) == (1_000, at)
+
+
+def test_a_streamed_response_tells_it_only_at_its_end() -> None:
+    by = asked(RESPONSES)
+    events = read_events(by.feed(chunk(content="Hello") + chunk("stop") + DONE))
+    told = [event["response"]["completed_at"] for event in events if "response" in event]
+    assert told == [None, None, 1_700_000_000]
 
 
 def test_a_message_has_every_field_that_anthropics_have() -> None:

@@ -1,0 +1,100 @@
+"""Certificates of tunnel ports, on real TLS: what both ends see, and what stays out of files."""
+
+import asyncio
+import os
+import socket
+import ssl
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from tests.kit.world import HOST, Raw
+
+from penstock.adapters.tunnel_certificate import tunnel_certificate
+from penstock.kit.wire.sockets import Sockets
+from penstock.kit.wire.tunnel_road import (
+    KEEP_IDLE_S,
+    USER_TIMEOUT_MS,
+    dialling_context,
+    shown_channel,
+    stay_alert,
+)
+
+
+def test_every_process_has_a_certificate_of_its_own() -> None:
+    assert tunnel_certificate()[1] != tunnel_certificate()[1]
+
+
+def test_the_key_is_in_no_file_afterwards_and_was_readable_by_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    load = ssl.SSLContext.load_cert_chain
+
+    def watched(context: ssl.SSLContext, path: Path) -> None:
+        modes.extend([stat.S_IMODE(os.stat(one).st_mode) for one in (path, path.parent)])
+        load(context, path)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", watched)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tunnel_certificate()
+    assert modes == [0o600, 0o700]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_dials_sees_the_channel_that_the_port_has() -> None:
+    async def main() -> None:
+        context, channel = tunnel_certificate()
+        network = Sockets(tls_context=dialling_context())
+        served: list[Raw] = []
+
+        def made() -> Raw:
+            served.append(Raw())
+            return served[-1]
+
+        listener = await network.listen(HOST, 0, made, tls=context)
+        seen = []
+        for _ in range(2):
+            transport, raw = await network.connect(HOST, listener.port, Raw, tls=True)
+            seen.append(shown_channel(transport))
+            assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+            served[-1].transport.write(b"hello\n")
+            assert isinstance(raw, Raw)
+            await raw.until(b"\n")
+            transport.abort()
+        assert seen == [channel, channel]
+        assert shown_channel(served[-1].transport) == "", "who dialled shows none"
+        await listener.close()
+
+    asyncio.run(main())
+
+
+def test_there_is_no_channel_without_tls() -> None:
+    async def main() -> None:
+        listener = await Sockets().listen(HOST, 0, Raw)
+        transport, _ = await Sockets().connect(HOST, listener.port, Raw)
+        assert shown_channel(transport) == ""
+        stay_alert(transport)
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEP_IDLE_S
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS
+        transport.abort()
+        await listener.close()
+
+    asyncio.run(main())
+
+
+def test_an_older_tls_is_refused() -> None:
+    async def main() -> None:
+        context, _ = tunnel_certificate()
+        listener = await Sockets().listen(HOST, 0, Raw, tls=context)
+        old = dialling_context()
+        old.minimum_version = ssl.TLSVersion.TLSv1_2
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(ssl.SSLError):
+            await Sockets(tls_context=old).connect(HOST, listener.port, Raw, tls=True)
+        await listener.close()
+
+    asyncio.run(main())
