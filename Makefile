@@ -25,7 +25,7 @@ $(BIN)/uv:
 	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/uv
-	@echo "[2/3] installing the locked dependencies (about 520 MB on disk, once)"
+	@echo "[2/3] installing the locked dependencies (about 560 MB on disk, once)"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes -r requirements.lock
 	@echo "[3/3] installing penstock itself"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps -e .
@@ -118,8 +118,8 @@ docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
 	@$(BIN)/pytest tests/docs
 
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
-	@$(BIN)/uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra miner --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --extra miner --extra docker --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra heavy -c requirements.lock -c requirements-heavy.in $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-heavy.lock
 	@for file in conformance/locks/*.in; do \
 	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done

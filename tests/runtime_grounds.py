@@ -4,6 +4,7 @@ A ground outlives the agents on it: `agent` makes a runtime as a starting agent 
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
+from penstock.adapters.runtimes import offspring
 from penstock.adapters.runtimes.process import ProcessConfig, ProcessRuntime
 from penstock.adapters.runtimes.sandbox import look
 from penstock.kit.clock import SystemClock
@@ -117,6 +119,46 @@ async def process_ground(
         for running in await runtime.list():
             await runtime.stop(running.name, deadline_ms=100)
         runtime.close()
+
+
+@asynccontextmanager
+async def bounded(tmp_path: Path, **config: Any) -> AsyncIterator[ProcessRuntime]:
+    """A runtime with bounds of its own; nothing of it is left afterwards."""
+    runtime = await ProcessRuntime.open(
+        tmp_path / "runtime",
+        ProcessConfig(path="", **config),
+        clock=SystemClock(),
+        entropy=os.urandom,
+    )
+    try:
+        yield runtime
+    finally:
+        for running in await runtime.list():
+            await runtime.stop(running.name, deadline_ms=100)
+        runtime.close()
+
+
+def script(code: str, **fields: Any) -> Task:
+    """A task that runs this Python, with the rest of the arguments after it."""
+    argv = (sys.executable, "-I", "-S", "-c", code, "{port}")
+    return make_task("serve", **{"argv": argv, **fields})
+
+
+def alive(marker: str) -> list[int]:
+    """Processes with this in their environment."""
+    found = []
+    for pid, _ in offspring.parents():
+        try:
+            if marker.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue  # It ended while we looked.
+    return found
+
+
+async def gone(marker: str) -> None:
+    while alive(marker):
+        await asyncio.sleep(0.02)
 
 
 async def _serve(stage: Stage) -> int:
@@ -234,7 +276,11 @@ class DockerGround:
     def task(self, mode: str, **fields: Any) -> Task:
         system = tuple(Path(p) for p in ("/usr", "/lib", "/lib64", "/bin") if Path(p).exists())
         argv = (os.path.realpath(sys.executable), *make_task(mode).argv[1:])
-        given = {"image": IMAGE, "argv": argv, "readable": (*system, Path(sys.base_prefix), PROGRAM)}
+        given = {
+            "image": IMAGE,
+            "argv": argv,
+            "readable": (*system, Path(sys.base_prefix), PROGRAM),
+        }
         return make_task(mode, **{**given, **fields})
 
     async def ask(self, address: str) -> dict[str, Any]:
@@ -258,8 +304,10 @@ async def docker_ground(home: Path, orphan_ms: int) -> AsyncIterator[DockerGroun
     finally:
         for runtime in ground.opened:
             label = f"io.penstock.home={runtime._id}"
-            for container in client.containers.list(all=True, filters={"label": label}):
-                container.remove(force=True)
+            for container in client.api.containers(all=True, filters={"label": label}):
+                # The warden may be quicker.
+                with contextlib.suppress(docker.errors.APIError):
+                    client.api.remove_container(container["Id"], force=True)
             for network in client.networks.list(filters={"label": label}):
                 network.remove()
             runtime.close()

@@ -26,6 +26,8 @@ from penstock.adapters.engines.worker import (
 )
 from penstock.adapters.engines.worker_engine import Worker, WorkerEngine
 from penstock.adapters.engines.worker_pipe import WorkerReady
+from penstock.adapters.runtimes.child import ChildRuntime
+from penstock.kit.clock import SystemClock
 from penstock.kit.engine import EngineFailed
 from penstock.kit.wire.client import HttpClient, Reply
 from penstock.kit.wire.problem import Refusal
@@ -274,12 +276,17 @@ def test_a_worker_that_cannot_load_says_why(program: Path) -> None:
     assert worker.returncode == 1
 
 
+def engine_of(worker: Worker, home: Path, *, env: dict[str, str]) -> WorkerEngine:
+    runtime = ChildRuntime(home, clock=SystemClock())
+    return WorkerEngine(worker, runtime=runtime, network=Sockets(), env=env)
+
+
 async def test_what_cannot_be_prepared_fails_before_anything_starts(tmp_path: Path) -> None:
     def prepare() -> FrameSettings:
         raise EngineFailed(reason="No weights.", log_tail="", remedy="Fetch them.")
 
     worker = Worker("t", "m", "penstock.absent", prepare, "Do this.")
-    engine = WorkerEngine(worker, network=Sockets(), home=tmp_path, env={})
+    engine = engine_of(worker, tmp_path, env={})
     with pytest.raises(EngineFailed, match="No weights"):
         await engine.start(deadline_ms=DEADLINE_MS)
     await engine.stop(deadline_ms=DEADLINE_MS)
@@ -289,7 +296,7 @@ async def test_what_cannot_be_prepared_fails_before_anything_starts(tmp_path: Pa
 async def test_a_module_that_is_no_worker_fails_with_its_last_words(tmp_path: Path) -> None:
     worker = Worker("speech", "m", "penstock.absent", lambda: SETTINGS, "Do this.")
     env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    engine = WorkerEngine(worker, network=Sockets(), home=tmp_path, env=env)
+    engine = engine_of(worker, tmp_path, env=env)
     with pytest.raises(EngineFailed) as failed:
         await engine.start(deadline_ms=DEADLINE_MS)
     assert "penstock.absent" in failed.value.log_tail

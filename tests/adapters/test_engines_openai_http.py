@@ -13,7 +13,7 @@ from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.adapters.engines.gauges import Gauges, parse_gauges
 from penstock.adapters.engines.model_files import builtin_models, digest_hex, gguf_path
 from penstock.adapters.engines.openai_http import Attachment, OpenaiHttp, parse_source
-from penstock.adapters.engines.probe import dig, parsed
+from penstock.adapters.engines.asker import dig, parsed
 from penstock.kit.engine import EngineFailed, EngineLimits
 from penstock.kit.wire.http import Request, Response, json_response
 from penstock.kit.wire.problem import problem

@@ -14,10 +14,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 from tests.engine_makers import DEADLINE_MS, Caller, data_events, make_world
-from training.moderation.train import SAFE, read_sentences
+from training.moderation.train import read_sentences
 
 from penstock.adapters.engines.catalogue import build_engine, model_digest
-from penstock.adapters.engines.moderation_head import CATEGORIES
+from penstock.adapters.engines.moderation_head import CATEGORIES, SAFE
 from penstock.kit.audio import PCM_RATE_HZ, audio_kind, audio_ms
 from penstock.kit.engine import Capability, Engine, EngineFailed, EngineLimits
 from penstock.kit.multipart import file_part, form_of, text_part

@@ -133,8 +133,8 @@ async def test_a_task_without_an_address_is_a_failure(
     ground: Ground, mode: str, reason: str
 ) -> None:
     runtime = await ground.agent()
+    deadline_ms = 1_500 if mode == "mute" else DEADLINE_MS
     with pytest.raises(TaskFailed) as failed:
-        deadline_ms = 1_500 if mode == "mute" else DEADLINE_MS
         await runtime.launch(ground.task(mode), deadline_ms=deadline_ms)
     assert failed.value.name == "engine-1"
     assert reason in failed.value.reason

@@ -18,8 +18,9 @@ import pytest
 from tests.e2e.market import RunningMarket, running_market
 from tests.e2e.namespaces import Namespace, NoNamespaces, inside, namespace
 
-from penstock.cli.home import free_port
+from penstock.cli.home import free_port, is_port_free
 
+FIRST_PORT = 20_000
 BACK_S = 60
 """The deadline of a hopeless test; what it took is printed."""
 FLAP_S = 1.5
@@ -99,9 +100,10 @@ def _hidden(space: Namespace, folder: Path) -> Iterator[Hidden]:
     home = folder / "home"
     (home / "overrides").mkdir(parents=True)
     used: set[int] = set()
-    for _ in range(4):
+    for _ in range(3):
         used.add(free_port(used))
-    market_port, ledger_port, tunnel_port, front_port = used
+    market_port, ledger_port, front_port = used
+    tunnel_port = _free_row(3)
     (home / "ports.json").write_text(json.dumps({"market": market_port, "ledger": ledger_port}))
     everywhere = {"host": "0.0.0.0"}
     with running_market(home, "--miners", "0", "--validators", "0") as market:
@@ -140,6 +142,16 @@ def _hidden(space: Namespace, folder: Path) -> Iterator[Hidden]:
             found = Hidden(market, space, path, folder / "miner.log", miner)
             market.until(found.serves, "the miner behind NAT serves")
             yield found
+
+
+def _free_row(count: int) -> int:
+    """The first of so many free ports in a row, below those that systems give out by themselves."""
+    start = FIRST_PORT + os.getpid() % 4_000
+    return next(
+        first
+        for first in range(start, start + 1_000, count)
+        if all(is_port_free(first + index) for index in range(count))
+    )
 
 
 pytestmark = pytest.mark.slow

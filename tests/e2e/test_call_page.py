@@ -44,7 +44,7 @@ def test_a_command_of_the_page_works_as_pasted(
     if "-o speech.wav" in command:
         assert (folder / "speech.wav").read_bytes()[:4] == b"RIFF"
     elif "audio/tr" in command:
-        assert "Water turns the wheel." in answer
+        assert "the market is open" in answer
     else:
         assert answer.strip()
 
@@ -52,6 +52,12 @@ def test_a_command_of_the_page_works_as_pasted(
 def test_the_page_calls_every_path_that_is_served(market: RunningMarket, folder: Path) -> None:
     document: dict[str, Any] = json.loads(ran("curl -s $URL/openapi.json", market, folder))
     called = "\n".join(COMMANDS)
-    left_out = {"/v1/rerank", "/rerank", "/v1/receipts/{id}", "/v1/models/{id}"}
+    left_out = {
+        "/v1/audio/translations",
+        "/v1/rerank",
+        "/rerank",
+        "/v1/receipts/{id}",
+        "/v1/models/{id}",
+    }
     for path in set(document["paths"]) - left_out:
         assert f"$URL{path}" in called, f"docs/call.md has no call of {path}"

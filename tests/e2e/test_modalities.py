@@ -13,16 +13,25 @@ from tests.pictures import pixels_of
 from training.tiny_image.judge import seen
 from training.tiny_image.scenes import Scene, plain_caption
 
-from penstock.kit.audio import audio_ms
+from penstock.cli.plan import EXTRA_CHUTES
+from penstock.kit.audio import audio_kind, audio_ms
 
-TEXT = "Water turns the wheel."
+TEXT = "The market is open every morning."
+HEARD = "the market is open"
+"""So much of it a small recogniser always understands."""
 SEAL_S = 20
 
 
 @pytest.fixture(scope="module")
 def client(market: RunningMarket) -> Iterator[openai.OpenAI]:
+    """Once the speech engines serve as well, for which `up` does not wait."""
+    market.until(lambda: serving(market) >= EXTRA_CHUTES, "the engines for speech serve")
     with openai.OpenAI(base_url=f"{market.gateway}/v1", api_key=market.api_key) as made:
         yield made
+
+
+def serving(market: RunningMarket) -> set[str]:
+    return {one["name"] for one in market.status()["chutes"] if one["serving"]}
 
 
 def record_of(market: RunningMarket, order_id: str) -> dict[str, Any]:
@@ -49,7 +58,7 @@ def test_speech_is_heard_again_and_billed_by_the_millisecond(
     heard = client.audio.transcriptions.with_raw_response.create(
         model="pocketsphinx", file=("speech.wav", sound)
     )
-    assert heard.parse().text == TEXT
+    assert HEARD in heard.parse().text
     read = record_of(market, heard.headers["x-penstock-order"])
     assert read["units"]["audio_ms"] == audio_ms(sound)
 
@@ -62,8 +71,36 @@ def test_a_transcription_streams(client: openai.OpenAI) -> None:
         )
     )
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
-    assert "".join(deltas) == TEXT
+    assert HEARD in "".join(deltas)
     assert events[-1].type == "transcript.text.done"
+
+
+def test_who_names_no_format_gets_mp3_and_what_is_not_there_is_refused_by_name(
+    market: RunningMarket, client: openai.OpenAI
+) -> None:
+    said = client.audio.speech.with_raw_response.create(model="flite", input=TEXT, voice="alloy")
+    assert audio_kind(said.content) == "mp3"
+    record = record_of(market, said.headers["x-penstock-order"])
+    assert record["units"]["audio_ms"] == audio_ms(said.content)
+    with pytest.raises(openai.BadRequestError) as unmade:
+        client.audio.speech.create(model="flite", input=TEXT, voice="alloy", response_format="aac")
+    assert unmade.value.param == "response_format"
+    with pytest.raises(openai.BadRequestError) as nobody:
+        client.audio.speech.create(model="flite", input=TEXT, voice="nobody")
+    assert nobody.value.param == "voice"
+    with pytest.raises(openai.BadRequestError) as foreign:
+        client.audio.transcriptions.create(
+            model="pocketsphinx", file=("speech.mp3", said.content), language="de"
+        )
+    assert foreign.value.param == "language"
+    refusal = httpx.post(
+        f"{market.gateway}/v1/audio/translations",
+        headers={"authorization": f"Bearer {market.api_key}"},
+        files={"file": ("speech.mp3", said.content), "model": (None, "pocketsphinx")},
+        timeout=30,
+    )
+    assert refusal.status_code == 400
+    assert "translation" in refusal.json()["error"]["message"]
 
 
 def test_images_show_what_was_asked_for_and_are_counted(
@@ -90,7 +127,8 @@ def test_images_show_what_was_asked_for_and_are_counted(
 def test_moderation_and_rerank_answer_their_clients(
     market: RunningMarket, client: openai.OpenAI
 ) -> None:
-    results = client.moderations.create(model="moderation-mini", input=["hello", "How do I build a bomb?"]).results
+    asked = ["Hello, how are you?", "How do I build a bomb?"]
+    results = client.moderations.create(model="moderation-mini", input=asked).results
     assert [one.flagged for one in results] == [False, True]
     assert results[1].categories.illicit_violent
     reply = httpx.post(

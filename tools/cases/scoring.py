@@ -40,6 +40,17 @@ CASES = {
     "nothing": to_plain(NOTHING),
     "market": to_plain(MARKET),
     "failed_miner": to_plain(replace(MARKET, failed=("b",))),
+    "several_devices_at_once": to_plain(
+        replace(
+            MARKET,
+            presences=(
+                PresenceSum("a", "a-1", "c1", "gpu-1+gpu-2", "cpu", 600, 600, 590),
+                PresenceSum("b", "b-1", "c1", "gpu-2+gpu-3", "cpu", 600, 600, 580),
+                PresenceSum("c", "c-1", "c1", "gpu-3", "cpu", 600, 600, 570),
+                PresenceSum("d", "d-1", "c2", "gpu-1", "cpu", 600, 600, 560),
+            ),
+        )
+    ),
     "no_bounties": to_plain(replace(MARKET, bounties=())),
     "unmeasured_work": to_plain(replace(NOTHING, works=(Work("a", "c", 1, 1, 5, 0),))),
     "alone_in_a_bucket": to_plain(

@@ -8,6 +8,7 @@ import msgspec
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home
 from penstock.kit.errors import WireError
+from penstock.kit.ports import Network
 from penstock.kit.wire.client import HttpClient
 from penstock.kit.wire.sockets import Sockets
 
@@ -25,9 +26,16 @@ class Refused(Exception):
         self.message = message
 
 
-async def call(method: str, url: str, *, body: object = None, bearer: str = "") -> Any:
+async def call(
+    method: str,
+    url: str,
+    *,
+    body: object = None,
+    bearer: str = "",
+    network: Network | None = None,
+) -> Any:
     """The JSON answer. Raises Refused, WireError."""
-    client = HttpClient(Sockets())
+    client = HttpClient(Sockets() if network is None else network)
     headers = [("content-type", "application/json")]
     if bearer:
         headers.append(("authorization", f"Bearer {bearer}"))

@@ -18,6 +18,7 @@ COMMANDS = {
     "logs": ("penstock.cli.logs", "logs", "What the stations wrote."),
     "chat": ("penstock.cli.chat", "chat", "Talk to a model; see cost and receipt."),
     "chutes": ("penstock.cli.listing", "chutes", "The catalogue."),
+    "miner": ("penstock.cli.miner", "miner", "Serve with your hardware."),
     "miners": ("penstock.cli.listing", "miners", "Who serves what."),
     "scores": ("penstock.cli.listing", "scores", "Scores and payouts of a settled epoch."),
     "balance": ("penstock.cli.listing", "balance", "What your account has left."),
@@ -29,17 +30,19 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Looks commands up in COMMANDS: `penstock --help` imports none of them."""
+    """Looks commands up in its table: `penstock --help` imports none of them."""
+
+    table = COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, name, _ = COMMANDS[cmd_name]
+        module, name, _ = self.table[cmd_name]
         found: Any = getattr(importlib.import_module(module), name)
         return found if isinstance(found, click.Command) else None
 
@@ -53,7 +56,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, about) for name, (_, _, about) in COMMANDS.items()])
+            formatter.write_dl([(name, about) for name, (_, _, about) in self.table.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

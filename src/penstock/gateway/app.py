@@ -30,6 +30,7 @@ from penstock.gateway.config import GatewayConfig, as_worker, read_config
 from penstock.gateway.errors import StartRefused, WorkerLost
 from penstock.gateway.files_pages import FORM_BYTES_MAX
 from penstock.gateway.keeper import keep
+from penstock.gateway.market_page import MarketPage
 from penstock.gateway.meters import ABOUT, show_build
 from penstock.gateway.posts import ALONE, Post, know_market, show_inside
 from penstock.gateway.routes import build_site
@@ -166,10 +167,11 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
         gateway = build(config, facts=facts, key=key, bus=bus, store=store)
         gateway.tracer = None if sink is None else _tracer(config, sink)
         tls_of_tunnels = make_tunnels(config, gateway, post)
+        gateway.market_page = market_page(config, facts)
         server = _server(config, gateway, post)
+        await open_port(gateway.tunnels, config, number=post.number, tls=tls_of_tunnels)
         async with Scope() as scope:
             gateway.start(scope)
-            await open_port(gateway.tunnels, config, post.number, Sockets(), tls=tls_of_tunnels)
             await know_market(gateway.directory, post)
             inside = await show_inside(gateway, post)
             port = await server.start(config.host, config.port, tls=tls)
@@ -191,6 +193,16 @@ async def serve(config: GatewayConfig, post: Post = ALONE) -> None:
     if sink is not None:
         await sink.close()
     _log.info("gateway.stopped")
+
+
+def market_page(config: GatewayConfig, facts: Facts) -> MarketPage:
+    """What a miner is told that knows this gateway only."""
+    return MarketPage(
+        market_url=config.market_public_url or config.market_url,
+        operator=facts.charter.operator,
+        network=facts.params.network,
+        clock=SystemClock(),
+    )
 
 
 def make_tunnels(config: GatewayConfig, gateway: Gateway, post: Post) -> ssl.SSLContext | None:

@@ -198,6 +198,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tag_secret_file: str
     operator: str = ""
     """The operator's identity; empty trusts the market's word on first contact."""
+    market_public_url: str = ""
+    """Where miners reach the market, told at `GET /market`; "": at `market_url`."""
     host: str = "127.0.0.1"
     port: int = 8080
     tls_certificate_file: str = ""

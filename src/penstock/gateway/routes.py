@@ -13,6 +13,7 @@ from penstock.gateway.dialects import error_answer
 from penstock.gateway.errors import GatewayError, answer_of
 from penstock.gateway.files_pages import FILES_PATH, FilePages
 from penstock.gateway.files_site import UploadSite
+from penstock.gateway.market_page import MARKET_PATH
 from penstock.gateway.meters import count_request
 from penstock.gateway.pages import Pages
 from penstock.gateway.service import Gateway
@@ -56,6 +57,8 @@ def build_routes(gateway: Gateway) -> Routes:
         ):
             routes.add(method, path, _guarded(gateway, answer))
         routes.add("POST", FILES_PATH, _by_callbacks)
+    if gateway.market_page is not None:
+        routes.add("GET", MARKET_PATH, _guarded(gateway, gateway.market_page.page))
     if gateway.tunnels is not None:
         routes.add("GET", TUNNELS_PATH, _guarded(gateway, gateway.tunnels.page))
     add_unsupported(routes, guard=lambda handler: _guarded(gateway, handler))

@@ -30,6 +30,7 @@ from penstock.gateway.gathering import Gathering
 from penstock.gateway.hedging import Hedges
 from penstock.gateway.inside import Asker, Inside, Terms
 from penstock.gateway.leases import Leases, LeaseTerms
+from penstock.gateway.market_page import MarketPage
 from penstock.gateway.meters import ABOUT
 from penstock.gateway.orders import Orders
 from penstock.gateway.parts import Swept
@@ -82,6 +83,8 @@ class Gateway:
     """What all processes of this gateway export together, where there are several."""
     tunnels: Tunnels | None = None
     """Who lets miners in that nobody can dial, where there is a port for them."""
+    market_page: MarketPage | None = None
+    """What it tells miners of its market."""
 
     passages: dict[Swept, None] = field(init=False, default_factory=dict)
     """Requests on their way; as many as `admission` lets in, and those at its door."""

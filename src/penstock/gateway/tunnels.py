@@ -16,6 +16,7 @@ from penstock.kit.ports import Clock, Entropy, Listener, Network, Sign, Verify
 from penstock.kit.tasks import Scope, crash_recorder
 from penstock.kit.wire.client import ClientLimits, HttpClient
 from penstock.kit.wire.http import Request, Response, json_response
+from penstock.kit.wire.sockets import Sockets
 from penstock.kit.wire.tunnel_greeting import Doorman, Opening, TunnelRefused, write_ok
 from penstock.kit.wire.tunnel_pool import TunnelClient, TunnelLimits, node_host
 from penstock.spec.keys import Signed, sign
@@ -149,14 +150,13 @@ def client_of(config: GatewayConfig, network: Network, limits: ClientLimits) -> 
 async def open_port(
     tunnels: Tunnels | None,
     config: GatewayConfig,
-    number: int,
-    network: Network,
     *,
+    number: int,
     tls: ssl.SSLContext | None,
 ) -> None:
     """Listen at the port of this worker (0: of the gateway that has none). Raises PortTaken, OSError."""
     if tunnels is None:
         return
     port = config.tunnel.port + max(number - 1, 0)
-    await tunnels.start(network, (config.tunnel.host or config.host, port), tls)
+    await tunnels.start(Sockets(), (config.tunnel.host or config.host, port), tls)
     _log.info("tunnel.ready", port=port, channel=tunnels.channel)

@@ -17,6 +17,10 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instances_max: int = 20_000
     miners_max: int = 5_000
     miner_instances_max: int = 512
+    device_instances_max: int = 32
+    """Instances that one agent offers on one device."""
+    device_hold_ms: int = 600_000
+    """How long a card is held for an agent whose offers ran out."""
     miner_presences_max: int = 2_048
     """Presences of one miner in one epoch: an instance that changes its device is another one."""
     counters_max: int = 100_000

@@ -70,6 +70,28 @@ class StaleOffer(MarketError):
 
 
 @dataclass(eq=False, kw_only=True)
+class DeviceTaken(MarketError):
+    """A physical device is offered by another agent, or was a moment ago (`wait_ms` left)."""
+
+    status = 409
+    code = "device_taken"
+    is_own: bool
+    wait_ms: int
+
+    def text(self) -> str:
+        if self.wait_ms:
+            return (
+                "This device was offered by another miner until a moment ago and is held for it. "
+                f"Try again in {-(-self.wait_ms // 1000)} s."
+            )
+        who = "another agent of the same owner" if self.is_own else "another miner"
+        return (
+            f"This device is offered by {who} already, and one device is offered once. Stop that "
+            "one, or keep this agent off the device (for NVIDIA cards: CUDA_VISIBLE_DEVICES)."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class ChuteUnknown(MarketError):
     """No manifest with this digest was published."""
 

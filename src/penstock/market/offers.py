@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.market.config import Bounds
+from penstock.market.devices import Devices, Proven
 from penstock.market.errors import BadOffer, MarketFull, StaleOffer
 from penstock.spec.demand import Standing
 from penstock.spec.keys import Signed
@@ -34,8 +35,9 @@ class _Seen:
 class Offers:
     """All live offers by instance. Bounded: a market that is full refuses, and says so."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, proven: Proven | None = None) -> None:
         self._bounds = bounds
+        self._devices = Devices(bounds, proven or {})
         self._live: dict[str, Live] = {}
         self._by_chute: dict[str, dict[str, Live]] = {}
         self._by_miner: dict[str, int] = {}
@@ -70,7 +72,7 @@ class Offers:
     def take(self, offer: Offer, signed: Signed, *, owner: str, now_ms: int) -> bool:
         """Take or renew an offer; False when this very one is here already.
 
-        Raises StaleOffer, BadOffer (the name belongs to another live miner), MarketFull.
+        Raises StaleOffer, BadOffer (the name belongs to another live miner), DeviceTaken, MarketFull.
         """
         known = self._live.get(offer.instance)
         if known is not None and known.offer.miner != offer.miner:
@@ -79,6 +81,8 @@ class Offers:
             return False
         if known is None:
             self._check_room(offer.miner)
+        renews = "" if known is None else known.offer.device
+        self._devices.check(offer, owner=owner, now_ms=now_ms, renews=renews)
         self._note(offer, signed)
         since_ms = now_ms
         if known is not None:
@@ -88,6 +92,7 @@ class Offers:
         self._live[offer.instance] = live
         self._by_chute.setdefault(offer.chute, {})[offer.instance] = live
         self._by_miner[offer.miner] = self._by_miner.get(offer.miner, 0) + 1
+        self._devices.take(offer, owner=owner)
         return True
 
     def withdraw(self, offer: Offer, signed: Signed) -> bool:
@@ -109,7 +114,8 @@ class Offers:
             instance for instance, live in self._live.items() if now_ms > live.offer.valid_until_ms
         ]
         for instance in over:
-            self._drop(instance)
+            self._drop(instance, held_until_ms=now_ms + self._bounds.device_hold_ms)
+        self._devices.expire(now_ms)
         for key in [key for key, seen in self._seen.items() if now_ms > seen.until_ms]:
             del self._seen[key]
         return over
@@ -137,8 +143,9 @@ class Offers:
         if not mine and len(self._by_miner) >= bounds.miners_max:
             raise MarketFull(what="miners", limit=bounds.miners_max)
 
-    def _drop(self, instance: str) -> None:
+    def _drop(self, instance: str, *, held_until_ms: int = 0) -> None:
         offer = self._live.pop(instance).offer
+        self._devices.leave(offer, held_until_ms=held_until_ms)
         serving = self._by_chute[offer.chute]
         del serving[instance]
         if not serving:

@@ -9,9 +9,10 @@ from penstock.spec.keys import Role, Signed, Verify, check_delegation
 from penstock.spec.messages import Manifest, Offer, Tier
 from penstock.spec.params import Params
 from penstock.spec.pricing import is_within
-from penstock.spec.scoring import REFERENCE_PPM, hardware_ppm
+from penstock.spec.scoring import REFERENCE_PPM, devices_of, hardware_ppm
 
-DEVICE_CHARS_MAX = 128
+DEVICE_CHARS_MAX = 520
+"""Eight digests in hex, joined."""
 HARDWARE_CHARS_MAX = 64
 UNPROVEN = "unproven"
 
@@ -38,11 +39,11 @@ def check_terms(
         raise BadOffer(reason="a part of the price is above the manifest's price_max")
     if offer.valid_until_ms > now_ms + params.offer_ttl_ms + params.clock_skew_max_ms:
         raise BadOffer(reason=f"an offer is valid for at most {params.offer_ttl_ms} ms")
-    if not 0 < len(offer.device) <= DEVICE_CHARS_MAX:
-        raise BadOffer(reason=f"device must have 1 to {DEVICE_CHARS_MAX} characters")
+    if not 0 < len(offer.device) <= DEVICE_CHARS_MAX or not offer.device.isascii():
+        raise BadOffer(reason=f"device must have 1 to {DEVICE_CHARS_MAX} characters of ASCII")
     if not 0 < len(offer.hardware) <= HARDWARE_CHARS_MAX:
         raise BadOffer(reason=f"hardware must have 1 to {HARDWARE_CHARS_MAX} characters")
-    if offer.tier is not Tier.OPEN and (offer.miner, offer.device) not in proven:
+    if offer.tier is not Tier.OPEN and not is_proven(offer, proven):
         raise BadOffer(reason=f"the operator has not verified a {offer.tier.value} device here")
 
 
@@ -62,12 +63,17 @@ def owner_of(offer: Offer, delegation: Signed | None, *, now_ms: int, verify: Ve
     return found.owner
 
 
+def is_proven(offer: Offer, proven: ProvenDevices) -> bool:
+    """Has the operator verified every device of it as one hardware?"""
+    found = {proven.get((offer.miner, device)) for device in devices_of(offer.device)}
+    return None not in found and len(found) == 1
+
+
 def written_hardware(offer: Offer, proven: ProvenDevices) -> str:
     """The hardware that goes into the roll: what was verified, or what needs no proof.
 
     Hardware that weighs no more than the reference gains nothing, so it is written as claimed.
     """
-    verified = proven.get((offer.miner, offer.device))
-    if verified is not None:
-        return verified
+    if is_proven(offer, proven):
+        return proven[offer.miner, devices_of(offer.device)[0]]
     return offer.hardware if hardware_ppm(offer.hardware) <= REFERENCE_PPM else UNPROVEN

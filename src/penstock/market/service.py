@@ -79,7 +79,7 @@ class Market:
     def __post_init__(self) -> None:
         bounds = self.rules.bounds
         self.catalogue = Catalogue(bounds)
-        self.offers = Offers(bounds)
+        self.offers = Offers(bounds, self.rules.proven)
         self.targets: Targets | None = None
         self.signed_targets: Signed | None = None
         self.epoch = self.clock.now_ms() // self.params.epoch_ms
@@ -150,7 +150,7 @@ class Market:
     async def offer(self, signed: Signed, *, delegation: Signed | None) -> None:
         """Take or renew an offer.
 
-        Raises BadOffer, StaleOffer, ChuteUnknown, MarketFull, Unavailable.
+        Raises BadOffer, StaleOffer, DeviceTaken, ChuteUnknown, MarketFull, Unavailable.
         """
         now_ms = self.clock.now_ms()
         taken = self._take_offer(signed, delegation, now_ms=now_ms)

@@ -3,16 +3,27 @@
 The only file of the miner that chooses adapters.
 """
 
+import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from penstock.adapters.engines.catalogue import EngineKind, EngineWorld, build_engine
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
+from penstock.adapters.files import FolderFiles
 from penstock.adapters.hardware import machine
 from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.outbox_file import OutboxFile, OutboxInUse
+from penstock.adapters.placement_plugin import OwnPlacement
+from penstock.adapters.runtimes.errors import HomeTaken
+from penstock.adapters.runtimes.process import ProcessConfig, ProcessRuntime
+from penstock.adapters.weights.errors import ReferenceInvalid
+from penstock.adapters.weights.fetch import Weights
+from penstock.adapters.weights.of_manifest import ManifestWeights
+from penstock.adapters.weights.opening import WeightsSettings, open_weights
+from penstock.adapters.weights.peers import signed_ask
 from penstock.kit.clock import SystemClock
 from penstock.kit.engine import Engine, EngineLimits
 from penstock.kit.errors import PortTaken
@@ -20,33 +31,51 @@ from penstock.kit.keys import verify
 from penstock.kit.log import configure
 from penstock.kit.ports import Entropy, Sign
 from penstock.kit.process import CONFIG_UNUSABLE, config_parser, run_process, say, stop_asked
+from penstock.kit.runtime import Runtime
+from penstock.kit.tasks import Scope
 from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.local_sockets import LocalSockets
 from penstock.kit.wire.sockets import Sockets
 from penstock.kit.wire.tunnel_road import Road, dialling_context, shown_channel
-from penstock.miner.config import MinerConfig, read_config
+from penstock.miner.config import MinerConfig, RuntimeKind, read_config
+from penstock.miner.control import SOCKET_FILE, Control
+from penstock.miner.earnings import Earnings
 from penstock.miner.errors import ConfigInvalid
+from penstock.miner.frames import Watch
 from penstock.miner.hardware import Hardware, detect
-from penstock.miner.service import Ports
+from penstock.miner.instance import Launch
+from penstock.miner.payouts import Payouts
+from penstock.miner.service import Miner, Ports
 from penstock.miner.station import run_miner
-from penstock.spec.messages import Manifest
 
 OUTBOX_FILE = "outbox.jsonl"
+JOURNAL_FILE = "instances.jsonl"
+WHOLE_CARD_PPM = 900_000
+ENGINE_KEY_DOMAIN = b"penstock/engine-key/v1"
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
-STOPPERS = (FileExposed, KeyFileInvalid, OutboxInUse, PortTaken)
+STOPPERS = (FileExposed, HomeTaken, KeyFileInvalid, OutboxInUse, PortTaken, ReferenceInvalid)
 """What a person has to act on. Anything else is a bug and ends with its traceback."""
 
 
-def build(config: MinerConfig) -> Ports:
+def build(config: MinerConfig, runtime: Runtime | None = None) -> Ports:
     """The ports of a miner on this machine. Call it inside the loop that will run it.
 
-    Raises FileExposed, KeyFileInvalid, OutboxInUse, OSError.
+    Without a runtime engines are children of this process.
+    Raises FileExposed, KeyFileInvalid, OutboxInUse, ReferenceInvalid, OSError.
     """
     home = Path(config.home)
     network = Sockets()
-    world = EngineWorld(
-        network=network, entropy=ENTROPY, home=home / "engines", env=config.engine_env
-    )
     key: Sign = load_or_create_key(Path(config.key_file), ENTROPY)
+    weights = weights_of(config, key)
+    world = EngineWorld(
+        network=network,
+        entropy=ENTROPY,
+        home=home / "engines",
+        env=config.engine_env,
+        weights=weights.store,
+        runtime=runtime,
+        key=engine_key(key),
+    )
     return Ports(
         clock=SystemClock(),
         network=network,
@@ -57,24 +86,84 @@ def build(config: MinerConfig) -> Ports:
         engines=engine_builder(world, threads=config.engine_threads),
         engine_kinds=frozenset(kind.value for kind in EngineKind),
         store=OutboxFile(home / OUTBOX_FILE),
+        journal=OutboxFile(home / JOURNAL_FILE),
+        runtime=runtime,
+        weights=ManifestWeights(weights),
+        readings=card_readings,
+        placement=OwnPlacement(config.placement) if config.placement else None,
+        files=FolderFiles(home),
         road=Road(Sockets(tls_context=dialling_context()), shown_channel),
     )
 
 
-def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Manifest], Engine]:
-    """Manifest -> the engine it names, within the manifest's limits."""
+def weights_of(config: MinerConfig, key: Sign) -> Weights:
+    """The cache of this miner's weights; what it asks of other miners is signed with its key.
 
-    def build_for(manifest: Manifest) -> Engine:
+    Raises ReferenceInvalid, FileExposed, OSError.
+    """
+    wanted = config.weights
+    settings = WeightsSettings(
+        quota_bytes=wanted.quota_bytes,
+        reserve_bytes=wanted.reserve_bytes,
+        hub_endpoint=wanted.hub_endpoint,
+        hub_token_file=wanted.hub_token_file,
+        mirrors=wanted.mirrors,
+        peers=wanted.peers,
+    )
+    folder = Path(wanted.folder) if wanted.folder else Path(config.home) / "weights"
+    clock = SystemClock()
+    return open_weights(folder, settings, clock=clock, ask=signed_ask(key, clock))
+
+
+def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Launch], Engine]:
+    """The engine that an instance's manifest names, within its limits, on its cards."""
+
+    def build_for(launch: Launch) -> Engine:
+        manifest = launch.manifest
         limits = EngineLimits(
             slots_max=manifest.limits.parallel_max,
             context_tokens_max=manifest.limits.context_tokens_max,
             threads=threads,
+            gpu_uuids=launch.cards,
+            gpu_share_ppm=launch.card_ppm or WHOLE_CARD_PPM,
         )
         return build_engine(
-            manifest.engine, manifest.source, limits, world=world, digest=manifest.model_digest
+            manifest.engine,
+            manifest.source,
+            limits,
+            world=world,
+            digest=manifest.model_digest,
+            name=launch.instance,
         )
 
     return build_for
+
+
+async def open_runtime(config: MinerConfig) -> ProcessRuntime | None:
+    """Where this miner's engines run; None: as its children. Raises HomeTaken, OSError."""
+    if config.runtime is RuntimeKind.CHILD:
+        return None
+    return await ProcessRuntime.open(
+        Path(config.home) / "runtime",
+        ProcessConfig(path=config.engine_env.get("PATH", os.defpath)),
+        clock=SystemClock(),
+        entropy=ENTROPY,
+    )
+
+
+def engine_key(key: Sign) -> bytes:
+    """What the keys of this miner's engines are made of: the same in every life, and known to nobody
+    who cannot sign as this miner.
+    """
+    return sha256(key.sign(sha256(ENGINE_KEY_DOMAIN).digest()).encode()).digest()
+
+
+async def card_readings() -> Mapping[str, int]:
+    """How full each card is; those that do not tell are left out."""
+    reading = await asyncio.to_thread(machine.this_machine().reading)
+    return {
+        gpu.uuid: gpu.memory_used_bytes for gpu in reading.gpus if gpu.memory_used_bytes is not None
+    }
 
 
 def this_machine() -> Hardware:
@@ -85,11 +174,59 @@ def this_machine() -> Hardware:
 async def serve(config: MinerConfig) -> None:
     """Run a miner until SIGTERM or SIGINT, then drain."""
     stop = stop_asked()
-    ports = build(config)
+    runtime = await open_runtime(config)
+    ports = build(config, runtime)
+    started: asyncio.Future[Miner] = asyncio.get_running_loop().create_future()
     try:
-        await run_miner(ports, config, params=config.params, hardware=this_machine(), stop=stop)
+        async with Scope() as scope:
+            scope.start("control", control(started, ports, stop=stop))
+            await run_miner(
+                ports,
+                config,
+                params=config.params,
+                hardware=this_machine(),
+                stop=stop,
+                started=started,
+            )
+            scope.cancel()
     finally:
         await ports.client.close()
+        if runtime is not None:
+            runtime.close()
+
+
+async def control(started: "asyncio.Future[Miner]", ports: Ports, *, stop: asyncio.Event) -> None:
+    """Serve this machine's commands on HOME/agent.sock for as long as the miner runs.
+
+    Raises PortTaken when another agent serves this home, OSError.
+    """
+    miner = await started
+    config, parts = miner.config, miner.parts
+    home = Path(config.home)
+    assert ports.files is not None, "build gives them"
+    earnings = Earnings(ports.files, miner.params.fees, config.costs)
+    maintenance = parts.deployment.maintenance
+    await Control(
+        watch=Watch(
+            miner=miner,
+            read=machine.this_machine().reading,
+            earnings=earnings,
+            maintenance=maintenance,
+            pid=os.getpid(),
+        ),
+        maintenance=maintenance,
+        payouts=Payouts(
+            client=ports.client,
+            ledger_url=lambda: parts.deployment.ledger_url,
+            identity=ports.key.identity,
+            earnings=earnings,
+            time=parts.time,
+            deadline_ms=config.deadlines.ledger_ms,
+        ),
+        stop=stop,
+        network=LocalSockets(home / SOCKET_FILE),
+        entropy=ENTROPY,
+    ).run()
 
 
 def main(arguments: list[str]) -> int:

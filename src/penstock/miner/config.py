@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.miner.earnings import Costs
 from penstock.miner.errors import ConfigInvalid
 from penstock.miner.policy import PricePolicy
 from penstock.spec.messages import Tier
@@ -77,6 +78,34 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The longest pause between two tries to reach a gateway."""
 
 
+class RuntimeKind(Enum):
+    """Where engines run."""
+
+    PROCESS = "process"
+    """As processes of this machine, each in a sandbox; they outlive a killed agent by two minutes."""
+    CHILD = "child"
+    """As children of the agent, without a sandbox: they end with it."""
+
+
+class WeightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The cache of model weights (docs/weights.md). What is named here may be a private address."""
+
+    folder: str = ""
+    """Empty: `weights` in the miner's home. Several miners of one machine may name the same."""
+    quota_bytes: int = 200 << 30
+    reserve_bytes: int = 2 << 30
+    """So much of the disk is left free."""
+    hub_endpoint: str = "https://huggingface.co"
+    hub_token_file: str = ""
+    """For gated models: a file with mode 0600 that holds the hub's token."""
+    mirrors: tuple[str, ...] = ()
+    """URLs that keep files as `URL/sha256/HEX`."""
+    peers: tuple[str, ...] = ()
+    """URLs of miners to ask when all else fails."""
+    share: bool = False
+    """Let miners of this market fetch from here what came from public sources."""
+
+
 class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file given to `--config`. The key stands in a file that only the miner can read.
 
@@ -108,7 +137,14 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     clock_skew_ms: int = 0
     """Sets this miner's clock off the machine's, to drill what a wrong clock does."""
     log_json: bool = True
+    placement: str = ""
+    """The owner's own choice of what runs: the name of an entry point, or a file `mine.py` that has
+    `choose(situation)`; "": the one that comes with Penstock.
+    """
+    costs: Costs = Costs()
     tunnel: TunnelConfig = TunnelConfig()
+    weights: WeightsConfig = WeightsConfig()
+    runtime: RuntimeKind = RuntimeKind.PROCESS
     deadlines: Deadlines = Deadlines()
     bounds: Bounds = Bounds()
 

@@ -63,6 +63,8 @@ class Front:
     bounds: Bounds
     metrics: Metrics
     is_draining: Callable[[], bool]
+    salt_key: bytes
+    """Of what parts the payers in the engines' caches."""
 
     @property
     def outbox(self) -> Outbox:
@@ -126,6 +128,7 @@ class Front:
                 manifest=instance.manifest,
                 model=instance.engine.model,
                 capabilities=instance.engine.capabilities,
+                salt_key=self.salt_key,
             )
         except RequestUnservable as error:
             answer = problem(
@@ -373,6 +376,7 @@ class Front:
         count, units = self.metrics.count, receipt.units
         count("miner_orders_total", outcome=receipt.outcome.value, chute_name=name)
         count("miner_prompt_units_total", units.prompt, chute_name=name)
+        count("miner_cached_units_total", units.cached, chute_name=name)
         count("miner_completion_units_total", units.completion, chute_name=name)
         count("miner_charge_nano_total", receipt.charge_nano, chute_name=name)
         took_ms = receipt.last_ms - receipt.accept_ms

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from penstock.kit.hardware import Gpu, Host, Maker
 
-__all__ = ["ANY", "CPU", "GPU", "Gpu", "Hardware", "detect", "gpu_class"]
+__all__ = ["ANY", "CPU", "GPU", "Gpu", "Hardware", "detect", "gpu_class", "gpu_device"]
 
 CPU = "cpu"
 GPU = "gpu"
@@ -65,6 +65,13 @@ def gpu_class(model: str, maker: Maker = Maker.NVIDIA) -> str:
     kept = chip[:2] if maker is Maker.NVIDIA else chip[:3]
     slices = ["mig", *re.findall(r"[a-z0-9]+", cut.lower())] if cut else []
     return "-".join([maker.value, *kept, *slices])
+
+
+def gpu_device(gpu: Gpu) -> str:
+    """The device that offers name for a card: a digest of what names the physical card, so it is the
+    same whatever machine, owner or miner it is offered by, and for all its slices.
+    """
+    return sha256(f"penstock/device/v1\0card\0{gpu.physical}".encode()).hexdigest()
 
 
 _FAMILY = frozenset(

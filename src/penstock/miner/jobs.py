@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from penstock.kit.engine import Capability, Engine
 from penstock.kit.errors import PeerClosed, WireError
 from penstock.kit.wire.client import Chunks, HttpClient, StreamReply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.miner.admission import Admitted
+from penstock.miner.cache_slots import Seat
 from penstock.miner.llama_request import TEMPLATE_PATH
 from penstock.miner.meter import Meter
 from penstock.miner.rewrite import Prepared
@@ -65,6 +67,8 @@ class Job:
     failure: str = ""
     """Set when the miner itself gives the job up, with what the client is told."""
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    seat: Seat | None = None
+    """Its slot in an engine with slots."""
     _chunks: Chunks | None = None
     _scope: asyncio.Timeout | None = None
 
@@ -84,6 +88,8 @@ class Job:
         except WireError as error:
             raise EngineLost(str(error)) from error
         self._chunks = reply.chunks(idle_deadline_ms=self.idle_ms)
+        if self.seat is not None:
+            self.admitted.instance.seats.begun(self.seat)
         return reply
 
     async def read(self) -> bytes:
@@ -138,11 +144,17 @@ class Job:
                 body = self.prepared.body
                 if self.prepared.template:
                     body = await self._templated(client)
+                if self.seat is not None:
+                    await self.admitted.instance.seats.until_safe(self.seat)
+                    body = self.seat.placed(body)
                 return await self._stack.enter_async_context(
                     client.open_stream(
                         "POST",
                         self._address + self.prepared.engine_path,
-                        headers=(("content-type", self.prepared.content_type),),
+                        headers=(
+                            ("content-type", self.prepared.content_type),
+                            *self._engine.headers,
+                        ),
                         body=body,
                         head_deadline_ms=self.idle_ms,
                     )
@@ -154,17 +166,35 @@ class Job:
             self._scope = None
 
     @property
-    def _address(self) -> str:
+    def _engine(self) -> Engine:
         engine = self.admitted.instance.engine
         assert engine is not None, "a ready instance has an engine"
-        return engine.address
+        return engine
+
+    @property
+    def _address(self) -> str:
+        return self._engine.address
+
+    def sit(self) -> None:
+        """Take a slot in an engine that has slots."""
+        ready = self.prepared
+        if ready.payer and Capability.CACHE_SLOTS in self._engine.capabilities:
+            seats = self.admitted.instance.seats
+            self.seat = seats.take(ready.payer, choices=ready.choices, forgoes=ready.forgoes_cache)
+
+    def rise(self) -> None:
+        """Leave it. Tokens came only if the prompt was worked on."""
+        if self.seat is not None:
+            is_written = self.meter.units().completion > 0
+            self.admitted.instance.seats.give(self.seat, is_written=is_written)
+            self.seat = None
 
     async def _templated(self, client: HttpClient) -> bytes:
         """The body with the prompt that the engine's template makes of the messages."""
         reply = await client.call(
             "POST",
             self._address + TEMPLATE_PATH,
-            headers=JSON_HEADERS,
+            headers=(*JSON_HEADERS, *self._engine.headers),
             body=self.prepared.template,
             deadline_ms=self.idle_ms,
             body_bytes_max=TEMPLATE_BYTES_MAX,
@@ -200,11 +230,13 @@ class Jobs:
     def begin(self, job: Job) -> None:
         """Take the job's place at its instance."""
         job.admitted.instance.take()
+        job.sit()
         self._jobs[job.admitted.order.order_id] = job
 
     async def end(self, job: Job) -> None:
         """Leave the engine and give the place back."""
         await job.close()
+        job.rise()
         del self._jobs[job.admitted.order.order_id]
         job.admitted.instance.give()
 

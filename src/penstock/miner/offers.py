@@ -14,7 +14,8 @@ from penstock.kit.ports import Sign
 from penstock.kit.tasks import Backoff
 from penstock.miner.errors import PeerDown, PeerRefused
 from penstock.miner.fleet import Fleet
-from penstock.miner.instance import Instance, State
+from penstock.miner.instance import Instance
+from penstock.miner.maintenance import Maintenance, offer_end_ms
 from penstock.miner.market import Market
 from penstock.miner.policy import PricePolicy, asked_price
 from penstock.miner.timing import MarketTime
@@ -34,8 +35,6 @@ class Terms:
     """What is the same in all offers of this miner."""
 
     endpoint: str
-    hardware: str
-    device: str
     tier: Tier
     prices: PricePolicy
     delegation: dict[str, Any] | None
@@ -51,6 +50,8 @@ class Offers:
     params: Params
     terms: Terms
     metrics: Metrics
+    maintenance: Maintenance = field(default_factory=Maintenance)
+    """No offer reaches into a planned absence."""
     view: MarketView = field(default_factory=MarketView)
     """The newest sight of the market; whoever reads it puts it here."""
     misses: int = 0
@@ -80,7 +81,7 @@ class Offers:
         """Renew the offers of all ready instances; did the market take every one?"""
         taken = True
         for instance in list(fleet.instances.values()):
-            if instance.state is not State.READY:
+            if not instance.is_open:
                 continue
             if await look_at_load(instance, deadline_ms=self.params.beat_ms):
                 taken = await self._renew(instance) and taken
@@ -111,11 +112,16 @@ class Offers:
             endpoint=self.terms.endpoint,
             price=asked_price(self.terms.prices, ceiling, target_ppm=multiplier),
             room=room,
-            hardware=self.terms.hardware,
-            device=self.terms.device,
+            hardware=instance.hardware,
+            device=instance.device,
             tier=self.terms.tier,
             issued_ms=now_ms,
-            valid_until_ms=now_ms + self.params.offer_ttl_ms,
+            valid_until_ms=offer_end_ms(
+                now_ms=now_ms,
+                ttl_ms=self.params.offer_ttl_ms,
+                beat_ms=self.params.beat_ms,
+                rest_from_ms=self.maintenance.next_ms(now_ms),
+            ),
             seq=self._seq,
         )
         # A gateway may use an offer until its end, and its order arrives a moment later.
@@ -133,12 +139,13 @@ class Offers:
         except PeerRefused as error:
             if error.code == "stale_offer":
                 self._seq += SEQ_JUMP
+            instance.refused = error.message
             self._missed(instance, str(error))
             return False
-        instance.seq = self._seq
+        instance.seq, instance.refused = self._seq, ""
         self.why = ""
         # The engine may have ended while the market was asked.
-        if instance.state is not State.READY:
+        if not instance.is_open:
             await self.withdraw(instance)
         return True
 
@@ -162,5 +169,5 @@ async def look_at_load(instance: Instance, *, deadline_ms: int) -> bool:
             stats = await instance.engine.stats()
     except TimeoutError:
         return False
-    instance.foreign = max(stats.running + stats.waiting - instance.running, 0)
+    instance.looked(stats)
     return stats.ready

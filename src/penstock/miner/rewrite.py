@@ -15,6 +15,7 @@ from penstock.kit.engine import Capability
 from penstock.kit.multipart import BadMultipart, Form, parse_multipart
 from penstock.miner.demands import check_capabilities, check_fields, check_lengths
 from penstock.miner.errors import RequestUnservable
+from penstock.miner.isolation import FORGO_FIELD, SALT_FIELD, cache_salt, payer_of
 from penstock.miner.llama_request import (
     LLAMA,
     NATIVE_PATH,
@@ -42,7 +43,7 @@ STEERING = frozenset(
         *("provider", "id_slot", "slot_id", "rid", "request_id", "priority", "session_params"),
         *("lora_path", "custom_logit_processor", "kv_transfer_params"),
         *("bootstrap_host", "bootstrap_port", "bootstrap_room"),
-        *("n_cmpl", "n_probs"),
+        *("n_cmpl", "n_probs", FORGO_FIELD),
     }
 )
 """Fields by which a client would steer the engine instead of its own answer: whose cache slot is
@@ -69,7 +70,8 @@ class Prepared:
     brought. `shows_usage`: the client wants the usage event. `hidden` are fields of an answer's
     events that the client did not ask for. `template` is asked first where it is not b"": its
     answer's `prompt` becomes the `content` of the body. `order_id` and `issued_s` are the order's,
-    for answers of engines that tell neither an id nor a time.
+    for answers of engines that tell neither an id nor a time. `payer` is who may find in the cache what
+    this request leaves there ("": it leaves nothing); `choices` are the answers to one prompt.
     """
 
     body: bytes
@@ -83,6 +85,9 @@ class Prepared:
     own_path: str = ""
     order_id: str = ""
     issued_s: int = 0
+    payer: str = ""
+    choices: int = 1
+    forgoes_cache: bool = False
 
     @property
     def engine_path(self) -> str:
@@ -106,8 +111,12 @@ def prepare(
     manifest: Manifest,
     model: str,
     capabilities: frozenset[Capability],
+    salt_key: bytes = b"",
 ) -> Prepared:
-    """The engine's request for an order. Raises RequestUnservable."""
+    """The engine's request for an order. Raises RequestUnservable.
+
+    `salt_key` parts the payers in the cache of an engine that takes salts.
+    """
     if order.path in FORMS:
         return _prepared_form(body, order, model=model, capabilities=capabilities)
     asked = _fields(body)
@@ -126,12 +135,18 @@ def prepare(
     _check_choices(fields, manifest)
     _bound_answer(fields, order)
     _set_seed(fields, order, capabilities)
+    payer = payer_of(order, fields.pop(SALT_FIELD, None))
+    if Capability.CACHE_SALT in capabilities and salt_key:
+        fields[SALT_FIELD] = cache_salt(salt_key, payer)
     ready = Prepared(
         body=b"",
         path=order.path,
         asked=asked,
         order_id=order.order_id,
         issued_s=order.issued_ms // 1_000,
+        payer=payer,
+        choices=answers_asked(asked).each,
+        forgoes_cache=asked.get(FORGO_FIELD) is False,
     )
     if order.stream:
         shows_usage, hidden = _ask_counts(fields, manifest.engine)

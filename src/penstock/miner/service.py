@@ -11,20 +11,28 @@ from typing import Any
 from penstock.kit.clock import OffsetClock
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Clock, Entropy, Network, Sign, Verify
+from penstock.kit.ports import Clock, Entropy, Files, Network, Sign, Verify
+from penstock.kit.runtime import Runtime
 from penstock.kit.tasks import Scope, crash_recorder
 from penstock.kit.wire.client import ClientLimits, HttpClient
 from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.admission import Admission
+from penstock.miner.budget import Memory, slots_of
+from penstock.miner.caretaker import Caretaker
 from penstock.miner.charter import Trust
+from penstock.miner.choosing import Chooser, Placement
 from penstock.miner.claims import Claims
 from penstock.miner.config import MinerConfig
 from penstock.miner.deployment import Deployment
-from penstock.miner.fleet import Engines, Fleet
+from penstock.miner.fleet import Fleet
 from penstock.miner.front import Front
+from penstock.miner.health import instance_health, slots_health
 from penstock.miner.hardware import Hardware
 from penstock.miner.instance import Instance, State
+from penstock.miner.inventory import Inventory
 from penstock.miner.jobs import Jobs
+from penstock.miner.launcher import Engines, Launcher, Readings, no_readings
+from penstock.miner.maintenance import Maintenance
 from penstock.miner.market import Market
 from penstock.miner.offers import Offers, Terms
 from penstock.miner.outbox import Outbox
@@ -36,18 +44,24 @@ from penstock.miner.sessions import Sessions
 from penstock.miner.store import OutboxStore
 from penstock.miner.timing import MarketTime
 from penstock.miner.tunnels import Tunnels
+from penstock.miner.weights import OwnWeights, Weights
 from penstock.spec.params import Params
 
 ENGINE_LINKS = ClientLimits(idle_max=0)
 """llama.cpp promises keep-alive and closes after a streamed answer or an error all the same, and a
 POST must not meet that moment. A fresh connection on loopback costs 0.1 ms."""
+SALT_KEY_BYTES = 32
 
 _log = events("miner")
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a miner needs of the world. `engine_kinds` are the engines that `engines` can build."""
+    """What a miner needs of the world. `engine_kinds` are the engines that `engines` can build.
+
+    `store` keeps receipts, `journal` what runs here. `runtime` is where engines run as tasks, None
+    where they do not. `readings` tell how full the cards are.
+    """
 
     clock: Clock
     network: Network
@@ -58,6 +72,14 @@ class Ports:
     engines: Engines
     engine_kinds: frozenset[str]
     store: OutboxStore
+    journal: OutboxStore
+    runtime: Runtime | None = None
+    weights: Weights = field(default_factory=OwnWeights)
+    readings: Readings = no_readings
+    placement: Placement | None = None
+    """The owner's own choice of what runs; None: the one that comes with Penstock."""
+    files: Files | None = None
+    """Where small things of its own are kept over restarts."""
     road: Road | None = None
     """How tunnel ports of gateways are dialled; only a miner that opens reverse connections needs it."""
 
@@ -73,6 +95,7 @@ class Parts:
     claims: Claims
     front: Front
     pages: SessionPages
+    caretaker: Caretaker | None
 
     @property
     def outbox(self) -> Outbox:
@@ -109,6 +132,10 @@ class Miner:
         parts.claims.sealing.adopt()
         try:
             async with Scope() as scope:
+                parts.fleet.recover(scope)
+                caretaker = parts.caretaker
+                if caretaker is not None:
+                    scope.supervise("caretaker", caretaker.run, on_event=report)
                 scope.supervise("deployment", lambda: parts.deployment.run(scope), on_event=report)
                 scope.supervise("offers", lambda: parts.offers.run(parts.fleet), on_event=report)
                 scope.supervise("claims", parts.claims.run, on_event=report)
@@ -125,6 +152,9 @@ class Miner:
         """What `/health` answers: enough for an operator to see what is wrong and where."""
         parts = self.parts
         problems = [parts.deployment.why, parts.offers.why, parts.claims.why]
+        problems.append(parts.fleet.inventory.why)
+        if parts.caretaker is not None:
+            problems.append(parts.caretaker.why)
         problems += [f"{name}: {why}" for name, why in parts.deployment.unserved.items()]
         if self.tunnels is not None:
             problems.append(self.tunnels.why)
@@ -132,8 +162,8 @@ class Miner:
             problems.append(
                 f"the clock is off by {parts.time.skew_ms} ms: set this machine's clock"
             )
-        instances = [self._instance_health(one) for one in parts.fleet.instances.values()]
-        is_ready = any(one.state is State.READY for one in parts.fleet.instances.values())
+        instances = [instance_health(one) for one in parts.fleet.instances.values()]
+        is_ready = any(one.state is State.SERVING for one in parts.fleet.instances.values())
         status = "ok" if is_ready else "starting" if instances else "idle"
         if self.is_draining:
             status = "draining"
@@ -150,6 +180,9 @@ class Miner:
             },
             "tunnels": [] if self.tunnels is None else self.tunnels.health(),
             "hardware": {"class": self.hardware.kind, "model": self.hardware.model},
+            "owner": parts.deployment.owner,
+            "slots": slots_health(parts.fleet.memory),
+            "nodes": list(parts.deployment.nodes),
         }
 
     def measure(self) -> bytes:
@@ -198,19 +231,6 @@ class Miner:
         await self.parts.outbox.sync()
         await self.parts.front.engine_client.close()
 
-    @staticmethod
-    def _instance_health(one: Instance) -> dict[str, Any]:
-        return {
-            "instance": one.name,
-            "chute": one.chute,
-            "name": one.manifest.name,
-            "state": one.state.value,
-            "running": one.running,
-            "room": one.room,
-            "auto": one.auto,
-            "why": one.why,
-        }
-
 
 def wire(miner: Miner) -> Parts:
     """The parts of a miner, each with the ports it needs."""
@@ -219,6 +239,7 @@ def wire(miner: Miner) -> Parts:
     time = MarketTime(own_clock, skew_ms_max=params.clock_skew_max_ms)
     trust = Trust(verify=ports.verify, operator=config.operator)
     market = Market(ports.client, config.market_url, time, config.deadlines.peer_ms)
+    maintenance = Maintenance(ports.files)
     offers = Offers(
         market=market,
         key=ports.key,
@@ -226,15 +247,9 @@ def wire(miner: Miner) -> Parts:
         params=params,
         terms=terms(miner),
         metrics=miner.metrics,
+        maintenance=maintenance,
     )
-    fleet = Fleet(
-        miner_name=config.name,
-        suffix=ports.key.identity.rpartition(":")[2][:8],
-        engines=ports.engines,
-        deadlines=config.deadlines,
-        metrics=miner.metrics,
-        withdraw=offers.withdraw,
-    )
+    fleet = build_fleet(miner, offers)
     deployment = Deployment(
         market=market,
         trust=trust,
@@ -243,6 +258,9 @@ def wire(miner: Miner) -> Parts:
         time=time,
         params=params,
         abilities=abilities(miner),
+        chooser=Chooser(miner.metrics, ports.placement),
+        maintenance=maintenance,
+        owner=owner_of(config.delegation, ports.key.identity),
     )
     sealing = build_sealing(miner, time)
     claims = Claims(
@@ -264,7 +282,37 @@ def wire(miner: Miner) -> Parts:
         claims=claims,
         front=build_front(miner, deployment, pages),
         pages=pages,
+        caretaker=None
+        if ports.runtime is None
+        else Caretaker(ports.runtime, lambda name: fleet.find(name) is not None),
     )
+
+
+def build_fleet(miner: Miner, offers: Offers) -> Fleet:
+    """The instances, over the journal and the memory of this machine."""
+    ports, config = miner.ports, miner.config
+    return Fleet(
+        miner_name=config.name,
+        suffix=ports.key.identity.rpartition(":")[2][:8],
+        launcher=Launcher(
+            engines=ports.engines,
+            weights=ports.weights,
+            deadlines=config.deadlines,
+            readings=ports.readings,
+        ),
+        inventory=Inventory(ports.journal),
+        memory=Memory(slots_of(miner.hardware)),
+        deadlines=config.deadlines,
+        metrics=miner.metrics,
+        withdraw=offers.withdraw,
+    )
+
+
+def owner_of(delegation: dict[str, Any] | None, identity: str) -> str:
+    """Who stands behind this node's key: whoever delegated to it, or the key itself."""
+    body = (delegation or {}).get("body")
+    owner = body.get("owner") if isinstance(body, dict) else None
+    return owner if isinstance(owner, str) else identity
 
 
 def build_sessions(miner: Miner, trust: Trust, time: MarketTime) -> Sessions:
@@ -322,6 +370,7 @@ def build_front(miner: Miner, deployment: Deployment, pages: SessionPages) -> Fr
         bounds=config.bounds,
         metrics=miner.metrics,
         is_draining=lambda: miner.is_draining,
+        salt_key=ports.entropy(SALT_KEY_BYTES),
     )
 
 
@@ -329,8 +378,6 @@ def terms(miner: Miner) -> Terms:
     """What all offers of this miner say alike."""
     return Terms(
         endpoint=miner.endpoint,
-        hardware=miner.hardware.kind,
-        device=miner.hardware.device,
         tier=miner.config.tier,
         prices=miner.config.prices,
         delegation=miner.config.delegation,

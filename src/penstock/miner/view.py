@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from penstock.miner.choosing import Demand
 from penstock.miner.placement import ChuteView
 from penstock.spec.errors import SpecError
 from penstock.spec.keys import Verify, open_signed, parse_signed
@@ -25,6 +26,7 @@ class MarketView:
     chutes: tuple[ChuteView, ...] = ()
     miners: tuple[str, ...] = ()
     price_ppm: Mapping[str, int] = field(default_factory=dict)
+    demand: Mapping[str, Demand] = field(default_factory=dict)
 
     def multiplier(self, chute: str) -> int:
         """The price multiplier of a chute, one whole where the market set none."""
@@ -45,6 +47,7 @@ def read_view(
     servers = _servers(miners)
     chutes: list[ChuteView] = []
     price_ppm: dict[str, int] = {}
+    demand: dict[str, Demand] = {}
     for value in _list(targets.get("chutes"))[:CHUTES_MAX]:
         listed: dict[str, Any] = value if isinstance(value, dict) else {}
         chute = listed.get("chute")
@@ -54,8 +57,10 @@ def read_view(
         if manifest is None:
             continue
         target = listed.get("target")
-        wanted, multiplier = _target(target if isinstance(target, dict) else {})
+        said: dict[str, Any] = target if isinstance(target, dict) else {}
+        wanted, multiplier = _target(said)
         price_ppm[chute] = multiplier
+        demand[chute] = _demand(said, multiplier)
         chutes.append(
             ChuteView(
                 chute=chute,
@@ -65,7 +70,9 @@ def read_view(
             )
         )
     identities = [one for one in _list(targets.get("miners")) if isinstance(one, str)]
-    return MarketView(chutes=tuple(chutes), miners=tuple(identities), price_ppm=price_ppm)
+    return MarketView(
+        chutes=tuple(chutes), miners=tuple(identities), price_ppm=price_ppm, demand=demand
+    )
 
 
 def _manifest(listed: Mapping[str, Any], verify: Verify) -> Manifest | None:
@@ -85,6 +92,20 @@ def _target(target: Mapping[str, Any]) -> tuple[int, int]:
     return (
         wanted if type(wanted) is int and wanted > 0 else 0,
         multiplier if type(multiplier) is int and multiplier > 0 else PPM,
+    )
+
+
+def _demand(target: Mapping[str, Any], price_ppm: int) -> Demand:
+    def count(name: str) -> int:
+        value = target.get(name)
+        return value if type(value) is int and value > 0 else 0
+
+    return Demand(
+        price_ppm=price_ppm,
+        bounty_points=count("bounty_points"),
+        requests=count("requests"),
+        refused=count("refused"),
+        busy_us=count("busy_us"),
     )
 
 

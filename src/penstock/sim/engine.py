@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
+from penstock.kit.engine import AlwaysOn, Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.ports import Entropy, Network
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream, json_response
 from penstock.kit.wire.problem import problem
@@ -64,7 +64,7 @@ def vector_of(text: str) -> list[int]:
     return list(hashlib.sha256(text.encode()).digest()[:8])
 
 
-class SimEngine:
+class SimEngine(AlwaysOn):
     """Implements `kit.engine.Engine` on the network of its miner's host."""
 
     def __init__(self, habits: Habits, *, network: Network, entropy: Entropy) -> None:

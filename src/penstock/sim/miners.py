@@ -4,6 +4,7 @@ from penstock.kit.engine import Engine
 from penstock.kit.wire.client import HttpClient
 from penstock.miner.config import Deadlines, MinerConfig, TunnelConfig, TunnelMode
 from penstock.miner.hardware import Hardware
+from penstock.miner.instance import Launch
 from penstock.miner.service import Miner, Ports
 from penstock.miner.station import run_miner
 from penstock.sim.cast import MinerPart, Trait
@@ -14,7 +15,6 @@ from penstock.sim.lives import Life, LifeOutbox
 from penstock.sim.operator import serving
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.sim.tunnels import road_of
-from penstock.spec.messages import Manifest
 
 INSIDE_PORT = 9_000
 DEADLINES = Deadlines(engine_idle_ms=10_000, drain_ms=5_000, seal_ms=20_000)
@@ -28,6 +28,7 @@ class MinerHost:
         self.part = part
         self.habits = part.habits()
         self.outbox = MemoryOutbox()
+        self.journal = MemoryOutbox()
         self.engines: dict[SimEngine, None] = {}
         self.miner: Miner | None = None
 
@@ -54,6 +55,7 @@ class MinerHost:
             engines=self._engine,
             engine_kinds=frozenset({KIND}),
             store=LifeOutbox(self.outbox, life),
+            journal=LifeOutbox(self.journal, life),
             road=road_of(ground, name),
         )
         hardware = Hardware(
@@ -105,8 +107,8 @@ class MinerHost:
             life.ready.set()
             self.ground.note(self.part.name, f"ready {life.number}")
 
-    def _engine(self, manifest: Manifest) -> Engine:
-        del manifest
+    def _engine(self, launch: Launch) -> Engine:
+        del launch
         ground, name = self.ground, self.part.name
         engine = SimEngine(
             self.habits,

@@ -18,12 +18,15 @@ from penstock.kit.runtime import (
     check_task,
     task_content,
 )
-from penstock.kit.tasks import Errands
+from penstock.kit.tasks import Errands, Scope
 
 LOG_CHARS_MAX = 1 << 16
 TAIL_CHARS_MAX = 4096
 KILLED = -9
 LOOK_EVERY_MS = 1_000
+
+
+RUNS = Ending(None, "it runs", "")
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class Life:
     stage: Stage
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    ending: Ending = Ending(None, "it runs", "")
+    ending: Ending = RUNS
     reason: str = ""
 
 
@@ -94,9 +97,10 @@ class FakeMachine:
         await self._errands.close(deadline_ms=1_000)
 
     async def _live(self, life: Life, program: Program) -> None:
-        work = asyncio.ensure_future(program(life.stage))  # tidy: bare-task -- waited for two lines below
-        killed = asyncio.ensure_future(life.killed.wait())  # tidy: bare-task -- waited for below
-        try:
+        status = KILLED
+        async with Scope() as scope:
+            work = scope.start("program", _status(program, life.stage))
+            killed = scope.start("killed", _flag(life.killed))
             while not work.done() and not killed.done():
                 await asyncio.wait(
                     (work, killed),
@@ -106,14 +110,21 @@ class FakeMachine:
                 if self.clock.mono_us() // 1000 - self.beat_ms > self.orphan_ms:
                     life.reason = life.reason or "no agent has asked for it any more"
                     life.killed.set()
-            status = work.result() if work.done() else KILLED
-        finally:
-            work.cancel()
-            killed.cancel()
+            if work.done():
+                status = work.result()
+            scope.cancel()
         reason = life.reason or f"it ended with status {status}"
         life.ending = Ending(status, reason, life.stage.log[-TAIL_CHARS_MAX:])
         life.stage.has_spoken.set()
         life.ended.set()
+
+
+async def _status(program: Program, stage: Stage) -> int:
+    return await program(stage)
+
+
+async def _flag(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 class FakeRuntime:

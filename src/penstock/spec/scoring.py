@@ -44,6 +44,11 @@ def hardware_ppm(hardware: str) -> int:
     return HARDWARE_PPM.get(hardware, REFERENCE_PPM)
 
 
+def devices_of(device: str) -> tuple[str, ...]:
+    """The physical devices that an offer or a presence names: one, or several joined by `+`."""
+    return tuple(device.split("+"))
+
+
 def capacity(evidence: Evidence, params: Params) -> dict[str, int]:
     """Reference GPU-time in microseconds, by miner.
 
@@ -180,13 +185,19 @@ def _work_ns(evidence: Evidence) -> dict[tuple[str, str, int], int]:
 def _standing(presences: tuple[PresenceSum, ...]) -> tuple[PresenceSum, ...]:
     """The one presence that counts for each device: the most asked beats, so that a newcomer who
     names somebody else's device gains nothing; ties to the lowest miner, instance, then chute.
+
+    Edge: one on several devices counts only if none of them counts already.
     """
-    best: dict[str, PresenceSum] = {}
+    standing: list[PresenceSum] = []
+    counted: set[str] = set()
     for one in sorted(
         presences, key=lambda one: (-one.asked_beats, one.miner, one.instance, one.chute)
     ):
-        best.setdefault(one.device, one)
-    return tuple(best.values())
+        devices = devices_of(one.device)
+        if counted.isdisjoint(devices):
+            counted.update(devices)
+            standing.append(one)
+    return tuple(standing)
 
 
 def _hardware_weights(evidence: Evidence) -> dict[tuple[str, str], int]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from tests.adapters.weights.hub_server import Hub, gguf, running, sha
-
 from tests.kit.test_tls import write_certificate
 
 from penstock.adapters.errors import FileExposed

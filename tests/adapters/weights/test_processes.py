@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,27 @@ FETCHER = Path(__file__).with_name("fetcher.py")
 WAIT_S = 60
 
 
-async def start(root: Path, hub: Hub) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, str(FETCHER), str(root), hub.url, NAME, sha(MODEL)),
-        stdout=asyncio.subprocess.PIPE,
-    )
+Start = Callable[[Path, Hub], Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    """Starts fetchers; none outlives its test."""
+    children: list[asyncio.subprocess.Process] = []
+
+    async def start_one(root: Path, hub: Hub) -> asyncio.subprocess.Process:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(FETCHER), str(root), hub.url, NAME, sha(MODEL)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        children.append(child)
+        return child
+
+    yield start_one
+    for child in children:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
 
 
 async def lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
@@ -68,7 +84,9 @@ class Held(Hub):
         self.fault = hold
 
 
-async def test_kill_9_in_mid_download_costs_only_what_was_not_written(tmp_path: Path) -> None:
+async def test_kill_9_in_mid_download_costs_only_what_was_not_written(
+    start: Start, tmp_path: Path
+) -> None:
     async with running(Held(after=4 << 20)) as hub:
         child = await start(tmp_path, hub)
         part = await begun(tmp_path)
@@ -99,7 +117,9 @@ async def test_a_part_that_was_whole_when_the_crash_came_is_only_proven(tmp_path
         assert not hub.gets("/cdn/")
 
 
-async def test_two_processes_that_want_the_same_make_one_download(tmp_path: Path) -> None:
+async def test_two_processes_that_want_the_same_make_one_download(
+    start: Start, tmp_path: Path
+) -> None:
     hub = Held(after=3 << 20)
     async with running(hub):
         first = await start(tmp_path, hub)
@@ -115,7 +135,9 @@ async def test_two_processes_that_want_the_same_make_one_download(tmp_path: Path
         assert hub.gets("/cdn/") == [""]
 
 
-async def test_if_the_one_that_fetches_is_killed_the_one_that_waits_goes_on(tmp_path: Path) -> None:
+async def test_if_the_one_that_fetches_is_killed_the_one_that_waits_goes_on(
+    start: Start, tmp_path: Path
+) -> None:
     async with running(Held(after=3 << 20)) as hub:
         first = await start(tmp_path, hub)
         await begun(tmp_path)
@@ -128,7 +150,6 @@ async def test_if_the_one_that_fetches_is_killed_the_one_that_waits_goes_on(tmp_
         assert ends[-1].startswith("path ")
         assert await second.wait() == 0
         assert Path(ends[-1][5:]).read_bytes() == MODEL
-        await first.communicate()
 
 
 async def test_a_holder_that_gets_nowhere_is_named(tmp_path: Path) -> None:

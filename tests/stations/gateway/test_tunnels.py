@@ -12,14 +12,12 @@ from tests.stations.gateway.scripted_miner import ScriptedMiner
 from tests.stations.gateway.world import World, as_json, chat, error_of, settle
 from tests.stations.gateway.world import play as play_world
 
-from penstock.gateway.config import GatewayConfig, TunnelConfig, read_config
+from penstock.gateway.config import TunnelConfig
 from penstock.gateway.instances import Instance
 from penstock.gateway.reach import Reachable
 from penstock.gateway.routes import build_routes
-from penstock.gateway.sessions import Peer
-from penstock.gateway.tunnels import TUNNELS_PATH, Tunnels, client_of, open_port
+from penstock.gateway.tunnels import TUNNELS_PATH, Tunnels
 from penstock.kit.tasks import Scope
-from penstock.kit.wire.client import ClientLimits, HttpClient
 from penstock.kit.wire.http import Request
 from penstock.kit.wire.limits import IntakeLimits
 from penstock.kit.wire.server import Server
@@ -29,12 +27,11 @@ from penstock.kit.wire.tunnel_pool import TunnelClient, node_host
 from penstock.kit.wire.tunnel_road import Road
 from penstock.sim.loop import VirtualLoop, run
 from penstock.sim.tunnels import TUNNEL_PORT, channel_at, shown_channel
-from penstock.spec.messages import Offer, Tier, chute_id
+from penstock.spec.messages import chute_id
 from penstock.spec.params import LOCAL
 from penstock.spec.receipts import Outcome
 from penstock.spec.stream import RECEIPT_COMMENT
-from penstock.spec.tunnels import HELLO_MS_MAX, TunnelGreeting
-from penstock.spec.units import FREE
+from penstock.spec.tunnels import HELLO_MS_MAX
 
 NODE = "gpu-1"
 LIMITS = KeeperLimits(spare_min=2, retry_ms_min=50, retry_ms_max=500)
@@ -118,7 +115,7 @@ def play(story: Story, *, config: TunnelConfig | None = None) -> None:
         network = world.network.at("gateway")
         client = TunnelClient(network)
         for part in (gateway, gateway.sessions, gateway.line, gateway.sealer):
-            part.http = client  # type: ignore[attr-defined]  # as if the world were built with it
+            part.http = client  # as if the world were built with it
         gateway.tunnels = tunnels = Tunnels(
             http=client,
             reachable=gateway.directory.reachable,
@@ -362,76 +359,3 @@ def test_an_offer_with_a_malformed_tunnel_is_on_no_list() -> None:
         assert (await world.post(chat())).status == 200, "the one before stands"
 
     play_world(scenario)
-
-
-class TestReachable:
-    def offer(self, endpoint: str) -> Offer:
-        return Offer(
-            instance="a-1",
-            miner="toy:ab",
-            chute="sha256:x",
-            endpoint=endpoint,
-            price=FREE,
-            room=3,
-            hardware="cpu",
-            device="d",
-            tier=Tier.OPEN,
-            issued_ms=0,
-            valid_until_ms=1,
-            seq=1,
-        )
-
-    def test_listed_unlisted_and_told(self) -> None:
-        reachable, instance = Reachable(), Instance(self.offer("tunnel:n"))
-        host = node_host("toy:ab", "n")
-        reachable.listed(instance)
-        assert instance.room == 0
-        assert reachable.knows(host)
-        reachable.changed(host, is_here=True)
-        assert (instance.room, reachable.missing) == (3, 0)
-        later = Instance(self.offer("tunnel:n"))
-        reachable.listed(later)
-        assert later.room == 3
-        reachable.unlisted(instance, instance.offer)
-        reachable.unlisted(later, later.offer)
-        reachable.unlisted(later, later.offer)
-        assert not reachable.knows(host)
-        reachable.changed(host, is_here=False)
-        assert instance.room == 3, "it is nobody's any more"
-
-    def test_one_that_is_dialled_is_always_here(self) -> None:
-        reachable, instance = Reachable(), Instance(self.offer("http://a:1"))
-        reachable.listed(instance)
-        assert (instance.room, reachable.missing) == (3, 0)
-
-    def test_one_that_cannot_be_read_is_left_to_fail(self) -> None:
-        reachable, instance = Reachable(), Instance(self.offer("tunnel:"))
-        reachable.listed(instance)
-        assert instance.room == 3
-        with pytest.raises(ValueError, match="tunnel"):
-            Peer("tunnel:", "toy:ab")
-
-
-def test_a_greeting_turns_into_a_peer_of_that_node() -> None:
-    greeting = TunnelGreeting("toy:ab", "n", "g", "c", "x")
-    peer = Peer(f"tunnel:{greeting.node}", greeting.miner)
-    assert peer.key == (node_host("toy:ab", "n"), 80, False)
-    assert peer.head_of("/v1/x").startswith(b"POST /v1/x HTTP/1.1\r\nhost: n.toy-ab.tunnel\r\n")
-
-
-def test_only_a_gateway_with_a_port_gets_the_client_for_it(tmp_path: Any) -> None:
-    fields = {"name": "g", "market_url": "m", "nats_url": "n", "key_file": "k"}
-    path = tmp_path / "gateway.json"
-    path.write_text(json.dumps({**fields, "tag_secret_file": "t", "tunnel": {"port": 5}}))
-    config: GatewayConfig = read_config(path)
-
-    async def main() -> None:
-        from penstock.kit.wire.sockets import Sockets
-
-        made = client_of(config, Sockets(), ClientLimits())
-        assert isinstance(made, TunnelClient)
-        plain = GatewayConfig(**{**fields, "tag_secret_file": "t"})
-        assert type(client_of(plain, Sockets(), ClientLimits())) is HttpClient
-        await open_port(None, plain, 0, Sockets(), tls=None)
-
-    asyncio.run(main())

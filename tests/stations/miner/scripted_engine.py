@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
+from penstock.kit.engine import AlwaysOn, Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream
 from penstock.kit.wire.server import Server
 
 Answering = Callable[[Request], Awaitable[Response | Stream]]
 
 
-class Scripted:
+class Scripted(AlwaysOn):
     """An engine whose answers a test writes: `handler` gets each request. Implements Engine."""
 
     def __init__(self, network: Any, handler: Answering) -> None:

@@ -171,6 +171,7 @@ def test_llamas_tokens_come_in_the_shape_of_vllm() -> None:
     [
         ({"duration": 1.5}, 9, 1_500),
         ({"duration": "8.47"}, 9, 8_470),
+        ({"duration": 2.007}, 9, 2_007),
         ({"usage": {"seconds": 2}}, 9, 9),
         ({"usage": {"seconds": 2}}, 0, 2_000),
         ({"duration": "long"}, 0, 0),

@@ -29,6 +29,7 @@ from penstock.kit.wire.routes import Routes
 from penstock.kit.wire.server import Server
 from penstock.kit.wire.sockets import Sockets
 from penstock.miner.app import engine_builder, main, this_machine
+from penstock.miner.instance import Launch
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Limits, Manifest, Offer, Order, chute_id
@@ -351,5 +352,6 @@ def test_this_machine_is_described_from_its_own_files() -> None:
 
 def test_an_engine_is_built_within_the_limits_of_its_manifest(tmp_path: Path) -> None:
     build = engine_builder(make_world(tmp_path), threads=1)
-    engine: Any = build(replace(TINY, engine="echo", source=""))
+    manifest = replace(TINY, engine="echo", source="")
+    engine: Any = build(Launch("m-1-0a", manifest, (), 0, 0))
     assert engine.settings.slots_max == TINY.limits.parallel_max

@@ -160,7 +160,7 @@ def test_an_engine_that_crashes_is_withdrawn_started_again_and_offered_again() -
         assert world.market.withdrawn[0].seq > world.market.offers[-1].seq
         refused = await world.call(chat_body())
         assert refused.receipt.outcome is Outcome.REFUSED
-        assert one_instance(world).state is State.DOWN
+        assert one_instance(world).state is State.FAILED
         world.market.offers.clear()
         await world.ready()
         assert world.engine.starts == 2

@@ -106,11 +106,11 @@ def test_it_offers_its_node_and_serves_orders_over_its_own_connections() -> None
             health = await made.client.call("GET", f"http://{HOST}/health", deadline_ms=DEADLINE_MS)
             told = msgspec.json.decode(health.body)
             assert told["problems"] == []
+            assert told["tunnels"][0].pop("links") in {4, 5}, "the spare ones, and this one"
             assert told["tunnels"] == [
                 {
                     "address": f"gateway:{TUNNEL_PORT}",
                     "gateway": GATEWAY.identity,
-                    "links": 5,
                     "busy": 1,
                     "why": "",
                 }

@@ -23,6 +23,7 @@ from penstock.kit.wire.server import Server
 from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.config import Deadlines, MinerConfig
 from penstock.miner.hardware import Hardware
+from penstock.miner.instance import Launch
 from penstock.miner.service import Miner, Ports
 from penstock.miner.station import run_miner
 from penstock.sim.loop import VirtualClock, VirtualLoop, run
@@ -205,7 +206,9 @@ class World:
     store: MemoryOutbox
     client: HttpClient
     config: MinerConfig = CONFIG
-    engines: Callable[[Manifest], Engine] | None = None
+    engines: Callable[[Launch], Engine] | None = None
+    journal: MemoryOutbox = field(default_factory=MemoryOutbox)
+    hardware: Hardware = HARDWARE
     engine: Any = None
     engine_kinds: frozenset[str] = frozenset({"echo"})
     miner: Miner = field(init=False)
@@ -216,12 +219,13 @@ class World:
         """Use one scripted engine for all instances."""
         engine = Scripted(self.network.at("miner"), handler)
         self.engine = engine
-        self.engines = lambda _manifest: engine
+        self.engines = lambda _launch: engine
         return engine
 
     def echo(self, *, token_ms: int = 0) -> None:
-        def build(manifest: Manifest) -> Engine:
-            settings = EchoSettings(token_ms=token_ms, slots_max=manifest.limits.parallel_max)
+        def build(launch: Launch) -> Engine:
+            slots_max = launch.manifest.limits.parallel_max
+            settings = EchoSettings(token_ms=token_ms, slots_max=slots_max)
             network = self.network.at("miner")
             return Echo(settings, network=network, entropy=random.Random(3).randbytes)
 
@@ -240,6 +244,7 @@ class World:
             engines=self.engines,
             engine_kinds=self.engine_kinds,
             store=self.store,
+            journal=self.journal,
             road=Road(network, shown_channel),
         )
 
@@ -329,7 +334,7 @@ class World:
                     self.ports(),
                     self.config,
                     params=LOCAL,
-                    hardware=HARDWARE,
+                    hardware=self.hardware,
                     stop=self.stop,
                     started=started,
                 )

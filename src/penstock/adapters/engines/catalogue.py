@@ -9,6 +9,7 @@
 | `flite` | `deb:flite@2.2` | speech in English, on CPU (extra `miner`) |
 | `images` | `builtin:tiny-image`, `file:/absolute/folder`, or fetched | images, on CPU |
 | `diffusers` | the same, any folder that diffusers knows | images, on CPU or GPU (extra `heavy`) |
+| `vllm`, `sglang` | a folder in Hugging Face's layout: `file:/absolute/folder`, or fetched | chat, ... |
 | `openai-http` | `http://host:port[#model]` | whatever that server does |
 | `echo` | anything, even "" | its questions, for development |
 
@@ -17,13 +18,14 @@ Fetched are `hf:owner/repo/model.gguf@rev` and the others of `weights/reference.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import assert_never
 
 from penstock.adapters.engines import flite, minilm, moderation, pocketsphinx
+from penstock.adapters.engines.big_servers import folder_digest, server_dialect
 from penstock.adapters.engines.debian_package import Fetch, fetch_url
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.adapters.engines.images import diffusers_worker, images_digest, images_worker
@@ -40,11 +42,16 @@ from penstock.adapters.engines.model_files import (
     unknown_source,
 )
 from penstock.adapters.engines.openai_http import OpenaiHttp
+from penstock.adapters.engines.served import ServedEngine
+from penstock.adapters.engines.server_options import ServerGround
 from penstock.adapters.engines.worker_engine import Worker, WorkerEngine
+from penstock.adapters.runtimes.child import ChildRuntime
 from penstock.adapters.weights.reference import is_fetched
 from penstock.adapters.weights.store import WeightStore
+from penstock.kit.clock import SystemClock
 from penstock.kit.engine import Engine, EngineFailed, EngineLimits
 from penstock.kit.ports import Entropy, Network
+from penstock.kit.runtime import Runtime
 
 
 class EngineKind(StrEnum):
@@ -55,6 +62,8 @@ class EngineKind(StrEnum):
     FLITE = "flite"
     IMAGES = "images"
     DIFFUSERS = "diffusers"
+    VLLM = "vllm"
+    SGLANG = "sglang"
     OPENAI_HTTP = "openai-http"
     ECHO = "echo"
 
@@ -65,7 +74,9 @@ class EngineWorld:
 
     home: a folder for converted models and logs. env: the environment of worker processes.
     weights: the cache that fetched sources (`hf:` and their kin) are looked up in. fetch: how the
-    packages of an engine are had, where they are not installed.
+    packages of an engine are had, where they are not installed. runtime: where engines run; without one
+    they are children of this process. key: what the engines' own keys are made of (b"": they have none);
+    it must outlive the agent, or engines are not recognised by the next one.
     """
 
     network: Network
@@ -74,6 +85,12 @@ class EngineWorld:
     env: Mapping[str, str]
     weights: WeightStore | None = None
     fetch: Fetch = fetch_url
+    runtime: Runtime | None = None
+    key: bytes = b""
+
+    def where(self) -> Runtime:
+        """The runtime that engines run in."""
+        return self.runtime or ChildRuntime(self.home, clock=SystemClock())
 
     def located(self, source: str, digest: str) -> Path:
         """The file or folder of a source whose bytes the manifest names. Raises EngineFailed."""
@@ -81,24 +98,38 @@ class EngineWorld:
 
 
 def build_engine(
-    kind: str, source: str, limits: EngineLimits, *, world: EngineWorld, digest: str = ""
+    kind: str,
+    source: str,
+    limits: EngineLimits,
+    *,
+    world: EngineWorld,
+    digest: str = "",
+    name: str = "",
 ) -> Engine:
     """An engine that is not started yet. Raises EngineFailed for a kind or source we do not know.
 
-    `digest` is the manifest's `model_digest`: fetched weights are looked up by it.
+    `digest` is the manifest's `model_digest`: fetched weights are looked up by it. `name` is the task's:
+    an engine that still runs under it, just as it would be started, is taken over.
     """
     match known_kind(kind):
         case EngineKind.LLAMACPP:
             check_gguf(source)
             locate = partial(world.located, source, digest)
             model = LlamaModel(model_name(source), locate, embeddings=False)
-            return llama(model, limits, world)
+            return llama(model, limits, world, name)
         case EngineKind.MINILM | EngineKind.MODERATION | EngineKind.POCKETSPHINX | EngineKind.FLITE:
-            return worker_engine(sole(kind, source).worker(limits, world), world)
+            worker = sole(kind, source).worker(limits, world)
+            return worker_engine(worker, world, name)
         case EngineKind.IMAGES | EngineKind.DIFFUSERS as drawing:
             build = images_worker if drawing is EngineKind.IMAGES else diffusers_worker
             worker = build(source, limits, fetched=partial(world.located, source, digest))
-            return worker_engine(worker, world)
+            worker = replace(worker, gpu_uuids=limits.gpu_uuids)
+            return worker_engine(worker, world, name)
+        case EngineKind.VLLM | EngineKind.SGLANG as big:
+            ground = ServerGround(world.env, world.key, world.home / "cache" / big)
+            locate = partial(world.located, source, digest)
+            dialect = server_dialect(big, source, limits, located=locate, ground=ground)
+            return ServedEngine(dialect, runtime=world.where(), network=world.network, name=name)
         case EngineKind.OPENAI_HTTP:
             try:
                 return OpenaiHttp(source, network=world.network)
@@ -128,6 +159,8 @@ def model_digest(kind: str, source: str) -> str:
             return sole(kind, source).digest()
         case EngineKind.IMAGES | EngineKind.DIFFUSERS:
             return images_digest(kind, source)
+        case EngineKind.VLLM | EngineKind.SGLANG:
+            return folder_digest(kind, source)
         case EngineKind.OPENAI_HTTP:
             return hashlib.sha256(source.partition("#")[2].encode()).hexdigest()
         case EngineKind.ECHO:
@@ -136,12 +169,16 @@ def model_digest(kind: str, source: str) -> str:
             assert_never(never)
 
 
-def llama(model: LlamaModel, limits: EngineLimits, world: EngineWorld) -> LlamaCpp:
-    return LlamaCpp(model, limits, network=world.network, home=world.home, env=world.env)
+def llama(model: LlamaModel, limits: EngineLimits, world: EngineWorld, name: str) -> LlamaCpp:
+    return LlamaCpp(
+        model, limits, runtime=world.where(), network=world.network, env=world.env, name=name
+    )
 
 
-def worker_engine(worker: Worker, world: EngineWorld) -> WorkerEngine:
-    return WorkerEngine(worker, network=world.network, home=world.home, env=world.env)
+def worker_engine(worker: Worker, world: EngineWorld, name: str) -> WorkerEngine:
+    return WorkerEngine(
+        worker, runtime=world.where(), network=world.network, env=world.env, name=name
+    )
 
 
 def known_kind(kind: str) -> EngineKind:

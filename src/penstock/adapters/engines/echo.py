@@ -27,7 +27,7 @@ from penstock.adapters.engines.echo_words import (
 )
 from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
 from penstock.adapters.engines.slots import Slots
-from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
+from penstock.kit.engine import AlwaysOn, Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.errors import WireError
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Entropy, Network
@@ -62,7 +62,7 @@ class EchoSettings:
     port: int = 0
 
 
-class Echo:
+class Echo(AlwaysOn):
     """Implements `kit.engine.Engine`."""
 
     def __init__(self, settings: EchoSettings, *, network: Network, entropy: Entropy) -> None:

@@ -127,7 +127,7 @@ class Desk:
         texts = pieces(question.input)
         if question.stream_format == "sse":
             units: dict[str, int] = {}
-            return Made(self._events(texts, wish, kind, units), SSE_HEADERS[0][1], units)
+            return Made(self._events(texts, wish, kind=kind, units=units), SSE_HEADERS[0][1], units)
         samples, rate_hz = self._whole(texts, wish)
         units = {"audio_ms": len(samples) * 1_000 // rate_hz}
         return Made(encoded(samples, rate_hz, kind), CONTENT_TYPES[kind], units)
@@ -147,16 +147,16 @@ class Desk:
         return np.concatenate([samples for samples, _ in spoken]), spoken[0][1]
 
     def _events(
-        self, texts: list[str], wish: Wish, kind: str, units: dict[str, int]
+        self, texts: list[str], wish: Wish, *, kind: str, units: dict[str, int]
     ) -> Iterator[bytes]:
-        for data in self._parts(texts, wish, kind, units):
+        for data in self._parts(texts, wish, kind=kind, units=units):
             for at in range(0, len(data), EVENT_BYTES):
                 piece = base64.b64encode(data[at : at + EVENT_BYTES]).decode()
                 yield event({"type": "speech.audio.delta", "audio": piece})
         yield event({"type": "speech.audio.done"})
 
     def _parts(
-        self, texts: list[str], wish: Wish, kind: str, units: dict[str, int]
+        self, texts: list[str], wish: Wish, *, kind: str, units: dict[str, int]
     ) -> Iterator[bytes]:
         """Encoded sound as it is spoken; `units` grow with it."""
         groups = [[text] for text in texts] if kind in PIECEWISE else [texts]

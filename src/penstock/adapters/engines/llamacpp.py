@@ -8,6 +8,7 @@ from penstock.adapters.engines.llamacpp_worker import WorkerSettings
 from penstock.adapters.engines.worker_engine import Worker, WorkerEngine
 from penstock.kit.engine import EngineLimits
 from penstock.kit.ports import Network
+from penstock.kit.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,10 @@ class LlamaCpp(WorkerEngine):
         model: LlamaModel,
         limits: EngineLimits,
         *,
+        runtime: Runtime,
         network: Network,
-        home: Path,
         env: Mapping[str, str],
+        name: str = "",
     ) -> None:
         def prepare() -> WorkerSettings:
             return WorkerSettings(
@@ -52,5 +54,6 @@ class LlamaCpp(WorkerEngine):
             remedy="Check that the model is a GGUF file that fits into memory, then start again.",
             env={"OMP_NUM_THREADS": str(limits.threads)},
             is_llama=True,
+            gpu_uuids=limits.gpu_uuids,
         )
-        super().__init__(worker, network=network, home=home, env=env)
+        super().__init__(worker, runtime=runtime, network=network, env=env, name=name)

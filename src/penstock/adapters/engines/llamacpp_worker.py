@@ -12,7 +12,6 @@ import msgspec
 from penstock.adapters.engines.worker_pipe import Parent
 
 LOG_ERRORS_ONLY = 1
-PROMPT_CACHE_MIB_MAX = 256
 REQUEST_S_MAX = 3600
 
 
@@ -57,7 +56,8 @@ def open_server(settings: WorkerSettings) -> tuple[Any, str]:
     params.cpuparams_batch.n_threads = settings.threads
     params.n_threads_http = settings.slots_max + 4
     params.timeout_read = params.timeout_write = REQUEST_S_MAX
-    params.cache_ram_mib = PROMPT_CACHE_MIB_MAX
+    # This cache is searched for every request, whoever made the prompts in it; a slot's own is not.
+    params.cache_ram_mib = 0
     params.cors_origins = "http://127.0.0.1"
     params.verbosity = LOG_ERRORS_ONLY
     params.endpoint_metrics = True

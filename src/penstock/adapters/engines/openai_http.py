@@ -7,9 +7,10 @@ import asyncio
 from dataclasses import dataclass
 from urllib.parse import urldefrag
 
-from penstock.adapters.engines.gauges import parse_gauges
-from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe, dig, parsed
-from penstock.kit.engine import Capability, EngineExit, EngineFailed, EngineStats
+from penstock.adapters.engines.asker import dig, parsed
+from penstock.adapters.engines.gauges import engine_stats
+from penstock.adapters.engines.probe import FRESH_LINKS, NothingServed, Probe
+from penstock.kit.engine import AlwaysOn, Capability, EngineExit, EngineFailed, EngineStats
 from penstock.kit.errors import WireError
 from penstock.kit.ports import Network
 from penstock.kit.wire.client import HttpClient
@@ -36,7 +37,7 @@ def parse_source(url: str) -> Attachment:
     return Attachment(plain.rstrip("/").removesuffix("/v1"), model)
 
 
-class OpenaiHttp:
+class OpenaiHttp(AlwaysOn):
     """Implements `kit.engine.Engine` for a server at a URL."""
 
     def __init__(
@@ -89,8 +90,7 @@ class OpenaiHttp:
         except WireError:
             return EngineStats(running=0, waiting=0, ready=ready)
         page = reply.body.decode(errors="replace") if reply.status == 200 else ""
-        gauges = parse_gauges(page)
-        return EngineStats(gauges.running, gauges.waiting, ready=ready)
+        return engine_stats(page, ready=ready)
 
     async def wait_exit(self) -> EngineExit:
         """Ends after `stop`, or when the server missed three checks in a row."""

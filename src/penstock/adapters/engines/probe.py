@@ -5,30 +5,31 @@ Servers differ in what they accept and silently ignore (transformers' drops `log
 shows the effect. Nothing is trusted from version numbers or documentation.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from penstock.adapters.engines.asker import (
+    Asker,
+    Checks,
+    chat_body,
+    decoded,
+    dig,
+    parsed,
+    seen_by,
+)
+from penstock.adapters.engines.probe_cache import CacheProbe
+from penstock.adapters.engines.probe_media import MediaProbe
 from penstock.kit.engine import Capability
-from penstock.kit.multipart import Part, file_part, form_of, text_part
-from penstock.kit.wire.client import ClientLimits, HttpClient, Reply
-from penstock.kit.wire.http import JSON_HEADERS, Headers
+from penstock.kit.wire.client import ClientLimits
+from penstock.kit.wire.http import JSON_HEADERS
 
-CALL_DEADLINE_MS = 60_000
 # llama.cpp promises keep-alive and closes all the same after a streamed answer, after any error and
 # after 5 s of rest, so a reused connection may die under a POST. On loopback a new one costs 0.1 ms.
 FRESH_LINKS = ClientLimits(idle_max=0)
 OTHER_SEEDS = (8, 9, 10)
+STORY = "Tell me a story about a fox."
+STOPPED_CHARS_MIN, STOP_CHARS = 8, 3
 DIMENSIONS = 8
-VOICE = "alloy"
-SPEECH_PATH = "/v1/audio/speech"
-TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
-TRANSLATIONS_PATH = "/v1/audio/translations"
-SILENCE_RATE_HZ = 16_000
-SILENCE_SAMPLES = 8_000
-Checks = dict[Capability, Callable[[], Awaitable[bool]]]
 WEATHER_TOOL = {
     "type": "function",
     "function": {
@@ -63,15 +64,11 @@ class NothingServed(Exception):
 
 
 @dataclass(slots=True)
-class Probe:
-    """Questions to one server about one model. Methods raise kit's WireError when it is gone."""
+class Probe(Asker):
+    """The questions. Methods raise kit's WireError when the server is gone."""
 
-    client: HttpClient
-    address: str
-    model: str
     is_llama: bool = False
     """Its tokenizer has llama.cpp's routes, not vLLM's."""
-    last_error: str = ""
 
     async def capabilities(self) -> frozenset[Capability]:
         """Everything seen to work. Raises NothingServed."""
@@ -88,9 +85,14 @@ class Probe:
         if not seen:
             raise NothingServed(self.last_error)
         if Capability.CHAT in seen:
+            cache = CacheProbe(self)
             seen |= await seen_by(
                 {
                     Capability.STREAM: self.sees_stream,
+                    Capability.N: self.sees_n,
+                    Capability.STOP: self.sees_stop,
+                    Capability.PROMPT_LOGPROBS: self.sees_prompt_logprobs,
+                    **(cache.slots() if self.is_llama else cache.salts()),
                     Capability.LOGPROBS: self.sees_logprobs,
                     Capability.JSON_SCHEMA: self.sees_json_schema,
                     Capability.TOOLS: self.sees_tools,
@@ -213,6 +215,31 @@ class Probe:
         choice = await self.first_choice(question, max_tokens=256, tools=[WEATHER_TOOL], **fields)
         return dig(choice, "message", "tool_calls", 0, "function", "name") == "get_weather"
 
+    async def sees_n(self) -> bool:
+        body = chat_body("Hello!", max_tokens=2, n=2)
+        reply = decoded(await self.post("/v1/chat/completions", body))
+        return dig(reply, "choices", 1, "index") == 1 and dig(reply, "choices", 2) is None
+
+    async def sees_stop(self) -> bool:
+        """What it says unhindered is cut before its own second half."""
+        whole = dig(await self.first_choice(STORY, max_tokens=16), "message", "content")
+        if not isinstance(whole, str) or len(whole) < STOPPED_CHARS_MIN:
+            return False
+        middle = len(whole) // 2
+        stop = whole[middle : middle + STOP_CHARS]
+        cut = await self.first_choice(STORY, max_tokens=16, stop=[stop])
+        return dig(cut, "message", "content") == whole[: whole.index(stop)]
+
+    async def sees_prompt_logprobs(self) -> bool:
+        body = chat_body("Hello there", max_tokens=1, prompt_logprobs=1)
+        told = dig(decoded(await self.post("/v1/chat/completions", body)), "prompt_logprobs")
+        return isinstance(told, list) and len(told) > 1 and isinstance(told[1], dict)
+
+    async def answers(self, path: str, word: str) -> bool:
+        """Is there such a control route? A web framework's own 404 does not speak of `word`."""
+        reply = await self.send(path, b"{}", headers=JSON_HEADERS)
+        return reply.status == 200 or word in reply.body.decode(errors="replace").lower()
+
     async def sees_seed(self) -> bool:
         """The same seed repeats a warm answer, and some other seed changes it."""
         one, again = await self.sampled(7), await self.sampled(7)
@@ -229,129 +256,3 @@ class Probe:
     async def first_choice(self, question: str, **fields: object) -> object:
         reply = await self.post("/v1/chat/completions", chat_body(question, **fields))
         return dig(decoded(reply), "choices", 0)
-
-    async def post(self, path: str, body: dict[str, Any]) -> Reply:
-        return await self.send(
-            path, msgspec.json.encode({"model": self.model, **body}), headers=JSON_HEADERS
-        )
-
-    async def send(self, path: str, body: bytes, *, headers: Headers) -> Reply:
-        reply = await self.client.call(
-            "POST",
-            self.address + path,
-            headers=headers,
-            body=body,
-            deadline_ms=CALL_DEADLINE_MS,
-        )
-        if reply.status != 200:
-            self.last_error = f"{path} answered {reply.status}: {reply.body[:300]!r}"
-        return reply
-
-
-@dataclass(frozen=True, slots=True)
-class MediaProbe:
-    """Pictures and sounds, asked of the same server."""
-
-    probe: Probe
-
-    def checks(self) -> Checks:
-        """What a server can do by itself."""
-        return {
-            Capability.IMAGES: self.sees_images,
-            Capability.SPEECH: self.sees_speech,
-            Capability.TRANSCRIPTION: lambda: self.hears(TRANSCRIPTIONS_PATH),
-            Capability.TRANSLATION: lambda: self.hears(TRANSLATIONS_PATH),
-        }
-
-    def extras(self, seen: set[Capability]) -> Checks:
-        """What it may be able to do besides."""
-        extras: Checks = {}
-        if Capability.IMAGES in seen and Capability.CHAT not in seen:
-            extras[Capability.SEED] = self.sees_image_seed
-        if Capability.SPEECH in seen:
-            extras[Capability.SPEECH_STREAM] = self.sees_speech_stream
-        if Capability.TRANSCRIPTION in seen:
-            extras[Capability.TRANSCRIPTION_STREAM] = self.sees_transcript_stream
-        return extras
-
-    async def sees_images(self) -> bool:
-        body = {"prompt": "water", "n": 1, "response_format": "b64_json"}
-        reply = await self.probe.post("/v1/images/generations", body)
-        return isinstance(dig(decoded(reply), "data", 0, "b64_json"), str)
-
-    async def sees_image_seed(self) -> bool:
-        """The same seed draws the same picture, and another seed another one."""
-        one, again, other = [await self.drawn(seed) for seed in (7, 7, 8)]
-        return one is not None and one == again and one != other
-
-    async def drawn(self, seed: int) -> object:
-        body = {"prompt": "water", "response_format": "b64_json", "seed": seed}
-        reply = await self.probe.post("/v1/images/generations", body)
-        return dig(decoded(reply), "data", 0, "b64_json")
-
-    async def sees_speech(self) -> bool:
-        reply = await self.probe.post(SPEECH_PATH, {"input": "Hello", "voice": VOICE})
-        kind = reply.header("content-type")
-        is_sound = kind.startswith("audio/") or kind == "application/octet-stream"
-        return reply.status == 200 and bool(reply.body) and is_sound
-
-    async def sees_speech_stream(self) -> bool:
-        body = {"input": "Hello", "voice": VOICE, "stream_format": "sse"}
-        reply = await self.probe.post(SPEECH_PATH, body)
-        return reply.status == 200 and b"speech.audio.done" in reply.body
-
-    async def hears(self, path: str) -> bool:
-        return isinstance(dig(decoded(await self._upload(path)), "text"), str)
-
-    async def sees_transcript_stream(self) -> bool:
-        reply = await self._upload(TRANSCRIPTIONS_PATH, text_part("stream", "true"))
-        return reply.status == 200 and b"transcript.text.done" in reply.body
-
-    async def _upload(self, path: str, *parts: Part) -> Reply:
-        """Half a second of silence."""
-        upload = file_part("file", "silence.wav", silence(), content_type="audio/wav")
-        form = form_of([upload, text_part("model", self.probe.model), *parts])
-        headers = (("content-type", form.content_type()),)
-        return await self.probe.send(path, form.body(), headers=headers)
-
-
-def silence() -> bytes:
-    """A WAV: half a second at 16 kHz, which every recogniser takes."""
-    size = SILENCE_SAMPLES * 2
-    head = b"RIFF" + (36 + size).to_bytes(4, "little") + b"WAVEfmt "
-    shape = (16, 1 | 1 << 16, SILENCE_RATE_HZ, 2 * SILENCE_RATE_HZ, 2 | 16 << 16)
-    fields = b"".join(value.to_bytes(4, "little") for value in shape)
-    return head + fields + b"data" + size.to_bytes(4, "little") + bytes(size)
-
-
-async def seen_by(checks: Checks) -> set[Capability]:
-    """The capabilities whose check succeeds, asked one after the other."""
-    return {capability for capability, check in checks.items() if await check()}
-
-
-def chat_body(question: str, **fields: object) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
-
-
-def decoded(reply: Reply) -> object:
-    return parsed(reply.body) if reply.status == 200 else None
-
-
-def parsed(text: bytes | str) -> object:
-    """JSON, or None for what is none."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def dig(value: object, *path: str | int) -> object:
-    """The value at a path of keys and indexes, or None where the path ends early."""
-    for step in path:
-        if isinstance(value, dict) and isinstance(step, str):
-            value = value.get(step)
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
-            return None
-    return value

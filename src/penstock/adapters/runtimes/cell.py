@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import TypedDict
 
 NOT_STARTED = 126
@@ -49,7 +50,7 @@ class Plan(TypedDict):
 
 
 def main(source: str, descriptor: str) -> None:
-    with open(int(descriptor), "rb") as pipe:
+    with os.fdopen(int(descriptor), "rb") as pipe:
         plan: Plan = json.load(pipe)
     # -I and -S leave out every other folder; ours holds no module that hides a standard one.
     sys.path.insert(0, source)
@@ -95,8 +96,7 @@ def tie_to_holder(holder_pid: int) -> None:
 def prefer_to_lose_memory() -> None:
     """When the machine runs out of memory, the kernel shall end the engine, not its holder."""
     try:
-        with open("/proc/self/oom_score_adj", "w") as score:
-            score.write(OOM_SCORE)
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     except OSError:
         return  # A hint to the kernel; without it the holder's death takes the engine along.
 

@@ -8,11 +8,12 @@ and `OWN` a network without a way out.
 
 import asyncio
 import hashlib
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from penstock.adapters.runtimes.container_form import (
     container_form,
 )
 from penstock.adapters.runtimes.errors import NoContainers
+from penstock.adapters.runtimes.sandbox import SOURCE
 from penstock.kit.ports import Clock
 from penstock.kit.runtime import (
     ORPHAN_MS,
@@ -49,6 +51,10 @@ HEAD_BYTES_MAX = 1 << 20
 KILL_DEADLINE_MS = 10_000
 ENDED_MAX = 32
 THREADS = 4
+CLOSED = {
+    "com.docker.network.bridge.enable_icc": "false",
+    "com.docker.network.bridge.enable_ip_masquerade": "false",
+}
 
 T = TypeVar("T")
 
@@ -59,7 +65,7 @@ class ContainerConfig:
 
     socket: Path
     kind: str = "docker"
-    bounds: ContainerBounds = ContainerBounds()
+    bounds: ContainerBounds = field(default_factory=ContainerBounds)
     orphan_ms: int = ORPHAN_MS
 
 
@@ -80,19 +86,21 @@ class ContainerRuntime:
 
     @classmethod
     async def open(cls, home: Path, config: ContainerConfig, *, clock: Clock) -> "ContainerRuntime":
-        """Greet the service. Raises NoContainers, OSError."""
+        """Greet the service. Raises NoContainers."""
         import docker
 
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-
         def greet() -> Any:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The library forgets its socket when nobody answers; so see first that somebody does.
+            with socket.socket(socket.AF_UNIX) as first:
+                first.connect(str(config.socket))
             return docker.DockerClient(
                 base_url=f"unix://{config.socket}", version="auto", timeout=ANSWER_S
             )
 
         try:
             client = await asyncio.to_thread(greet)
-        except docker.errors.DockerException as error:
+        except (docker.errors.DockerException, OSError) as error:
             raise NoContainers(str(config.socket), str(error)) from error
         runtime = cls(home, config, client=client, clock=clock)
         await runtime.beat()
@@ -132,7 +140,9 @@ class ContainerRuntime:
                 raise
 
     async def list(self) -> tuple[Running, ...]:
-        found = await self._call(lambda: self._client.containers.list(filters=self._ours()))
+        found = await self._call(
+            lambda: self._client.containers.list(filters=self._ours(), ignore_removed=True)
+        )
         running = [read(one, await self._port(one)) for one in found]
         return tuple(sorted(running, key=lambda one: one.name))
 
@@ -180,12 +190,12 @@ class ContainerRuntime:
         """Wait until it is known where it serves. Raises TaskFailed when the container ends before."""
         while True:
             await self._call(there.reload)
-            if there.status != "running":
-                ending = await self._ending(there)
-                raise TaskFailed(name=task.name, reason=ending.reason, log_tail=ending.log_tail)
             said = await self._announcement(there)
             if said is not None and said.error:
                 raise await self._failed(task.name, f"{said.error}.")
+            if there.status != "running":
+                ending = await self._ending(there)
+                raise await self._failed(task.name, f"{ending.reason} before it had an address.")
             if said is not None:
                 return read(there, said.port)
             await asyncio.sleep(LOOK_EVERY_MS / 1000)
@@ -220,7 +230,7 @@ class ContainerRuntime:
                     driver="bridge",
                     internal=True,
                     labels={HOME_LABEL: self._id},
-                    options={"com.docker.network.bridge.enable_icc": "false"},
+                    options=CLOSED,
                 )
 
         await self._call(make)
@@ -233,7 +243,9 @@ class ContainerRuntime:
             await self._call(lambda: there.remove(force=True))
         ended = await self._call(
             lambda: self._client.containers.list(
-                all=True, filters={**self._ours(), "status": ["exited", "dead"]}
+                all=True,
+                filters={**self._ours(), "status": ["exited"]},
+                ignore_removed=True,
             )
         )
         for old in ended[ENDED_MAX:]:
@@ -266,7 +278,12 @@ class ContainerRuntime:
         return Ending(status, why, await self._tail(there, TAIL_BYTES_MAX))
 
     async def _tail(self, there: Any, bytes_max: int) -> str:
-        text: bytes = await self._call(lambda: there.logs(tail=TAIL_LINES_MAX))
+        from docker.errors import APIError
+
+        try:
+            text: bytes = await self._call(lambda: there.logs(tail=TAIL_LINES_MAX))
+        except APIError:
+            return ""  # It is being removed, or never started: there is no log.
         return text[-bytes_max:].decode(errors="replace")
 
     async def _head(self, there: Any) -> bytes:
@@ -276,7 +293,9 @@ class ContainerRuntime:
     async def _find(self, name: str) -> Any:
         """The container of that task, ended or not; None."""
         filters = self._ours(name)
-        found = await self._call(lambda: self._client.containers.list(all=True, filters=filters))
+        found = await self._call(
+            lambda: self._client.containers.list(all=True, filters=filters, ignore_removed=True)
+        )
         return found[0] if found else None
 
     def _ours(self, name: str = "") -> dict[str, Any]:
@@ -292,7 +311,7 @@ class ContainerRuntime:
     async def _start_warden(self) -> None:
         """A second one leaves at once."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", warden.__file__, str(self._home)),
+            *(sys.executable, "-I", "-S", warden.__file__, str(SOURCE), str(self._home)),
             *(str(self._config.socket), f"{HOME_LABEL}={self._id}", str(self._config.orphan_ms)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -305,7 +324,7 @@ class ContainerRuntime:
 
 
 def is_of(there: Any, content: str) -> bool:
-    return there.status == "running" and there.labels.get(CONTENT_LABEL) == content
+    return bool(there.status == "running" and there.labels.get(CONTENT_LABEL) == content)
 
 
 def read(there: Any, port: int) -> Running:

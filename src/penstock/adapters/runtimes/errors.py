@@ -29,3 +29,27 @@ class NoContainers(Exception):
             f"No container service answers at {self.socket} ({self.why}). Start docker or "
             "`podman system service`, add this user to its group, or use the process runtime."
         )
+
+
+@dataclass(eq=False)
+class NoCluster(Exception):
+    """The cluster that tasks run in does not answer, or refuses us. They may well go on running."""
+
+    kind: str
+    where: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"No {self.kind} cluster answers at {self.where}: {self.why.rstrip('.')}. {REMEDIES[self.kind]}"
+
+
+REMEDIES = {
+    "ray": (
+        "Start Ray on this machine (`ray start --head`, or `ray start --address=HEAD` to join one), "
+        "with the same Python and Ray on every node; see docs/runtimes.md."
+    ),
+    "kubernetes": (
+        "Check `kubectl auth can-i create deployments -n NAMESPACE` with the same kubeconfig; the "
+        "rights it needs are in docs/runtimes.md."
+    ),
+}

@@ -27,11 +27,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, TypedDict
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
-from penstock.adapters.runtimes import cgroup, offspring  # noqa: E402 - started by path, -I -S
+from penstock.adapters.runtimes import cgroup, offspring
+from penstock.adapters.runtimes.bounded_log import BoundedLog
+from penstock.adapters.runtimes.orphans import Beat, now_s
 
 TICK_S = 1.0
 PIECE_BYTES_MAX = 1 << 16
@@ -68,35 +71,14 @@ class Order(TypedDict):
     log_bytes_max: int
 
 
-class Log:
-    """A file with one older one beside it; both together stay under `bytes_max`."""
-
-    def __init__(self, path: str, bytes_max: int) -> None:
-        self._path = path
-        self._half_bytes = bytes_max // 2
-        self._file = open(path, "ab", buffering=0)
-        self._size_bytes = self._file.tell()
-
-    def write(self, data: bytes) -> None:
-        try:
-            if self._size_bytes + len(data) > self._half_bytes:
-                os.replace(self._path, self._path + ".1")
-                self._file.close()
-                self._file = open(self._path, "ab", buffering=0)
-                self._size_bytes = 0
-            self._size_bytes += self._file.write(data)
-        except OSError:
-            return  # The disk is full: the task goes on without its words.
-
-
 class Holder:
     """One task from start to end."""
 
     def __init__(self, order: Order, source: str) -> None:
         self._order = order
         self._source = source
-        self._folder = order["folder"]
-        self._log = Log(f"{self._folder}/log", order["log_bytes_max"])
+        self._folder = Path(order["folder"])
+        self._log = BoundedLog(self._folder / "log", order["log_bytes_max"])
         self._events = selectors.DefaultSelector()
         self._pid = 0
         self._status: int | None = None
@@ -107,9 +89,7 @@ class Holder:
         self._is_told = False
         self._port = 0
         self._relay_control = -1
-        self._beat: object = None
-        self._beat_seen_s = time.monotonic()
-        self._late_ticks = 0
+        self._beat = Beat(order["beat"], order["orphan_ms"])
         self._ticks = 0
 
     def run(self) -> None:
@@ -125,9 +105,9 @@ class Holder:
     def _open(self) -> None:
         """The fifos and the alarm: opened for both ways, so that they never end on our side."""
         for name in ("alive", "control"):
-            os.mkfifo(f"{self._folder}/{name}", 0o600)
-        self._alive = os.open(f"{self._folder}/alive", os.O_RDWR | os.O_NONBLOCK)
-        self._control = os.open(f"{self._folder}/control", os.O_RDWR | os.O_NONBLOCK)
+            os.mkfifo(self._folder / name, 0o600)
+        self._alive = os.open(self._folder / "alive", os.O_RDWR | os.O_NONBLOCK)
+        self._control = os.open(self._folder / "control", os.O_RDWR | os.O_NONBLOCK)
         self._wakeup, alarm = os.pipe()
         for end in (self._wakeup, alarm):
             os.set_blocking(end, False)
@@ -182,7 +162,7 @@ class Holder:
 
     def _watch(self, pipe: int, plan: bytes) -> None:
         """Let it begin, and hear what it says."""
-        with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as cell:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(pipe, "wb") as cell:
             cell.write(plan)
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
@@ -196,18 +176,17 @@ class Holder:
 
     def _hold(self) -> None:
         """Until the task's first process has ended and been collected."""
-        next_tick_s = time.monotonic() + TICK_S
+        next_tick_s = now_s() + TICK_S
         while self._status is None:
-            wait_s = max(0.0, next_tick_s - time.monotonic())
+            wait_s = max(0.0, next_tick_s - now_s())
             for key, _ in self._events.select(wait_s):
                 self._handle(key.fileobj)
             self._reap()
-            now_s = time.monotonic()
-            if self._kill_at_s and now_s >= self._kill_at_s:
+            if self._kill_at_s and now_s() >= self._kill_at_s:
                 self._kill()
-            if now_s >= next_tick_s:
-                next_tick_s = now_s + TICK_S
-                self._tick(now_s)
+            if now_s() >= next_tick_s:
+                next_tick_s = now_s() + TICK_S
+                self._tick()
 
     def _handle(self, source: object) -> None:
         process = self._process
@@ -302,21 +281,12 @@ class Holder:
             os.dup2(nothing, 1)
             os.close(nothing)
 
-    def _tick(self, now_s: float) -> None:
+    def _tick(self) -> None:
         """The three rules that no event tells: orphaned, too many processes, too much on disk."""
         order = self._order
         self._ticks += 1
-        try:
-            beat: object = os.stat(order["beat"]).st_mtime_ns
-        except OSError:
-            beat = self._beat  # Nobody can say that it cares.
-        if beat != self._beat:
-            self._beat, self._beat_seen_s, self._late_ticks = beat, now_s, 0
-        elif (now_s - self._beat_seen_s) * 1000 > order["orphan_ms"]:
-            # Twice in a row: after a sleep of the whole machine we may wake before the agent.
-            self._late_ticks += 1
-            if self._late_ticks > 1:
-                self._stop("no agent has asked for it any more", at_once=False)
+        if self._beat.is_over():
+            self._stop("no agent has asked for it any more", at_once=False)
         if offspring.count(os.getpid(), order["processes_max"]) > order["processes_max"]:
             self._stop(f"it started more than {order['processes_max']} processes", at_once=True)
         if self._ticks % SCRATCH_EVERY_TICKS == 0:
@@ -329,7 +299,7 @@ class Holder:
         if at_once:
             self._kill()
         elif not self._kill_at_s:
-            self._kill_at_s = time.monotonic() + self._order["stop_ms"] / 1000
+            self._kill_at_s = now_s() + self._order["stop_ms"] / 1000
             spared = 2 if self._order["wrap"] else 0
             for pid in offspring.below(os.getpid(), skip_levels=spared):
                 offspring.send(pid, signal.SIGTERM)
@@ -354,8 +324,8 @@ class Holder:
 
     def _end(self) -> None:
         """Kill what is left, keep its last words, say how it ended."""
-        deadline_s = time.monotonic() + REAP_DEADLINE_S
-        while self._reap() and time.monotonic() < deadline_s:
+        deadline_s = now_s() + REAP_DEADLINE_S
+        while self._reap() and now_s() < deadline_s:
             self._kill()
             time.sleep(0.005)
         for stream in (self._process.stdout, self._process.stderr):
@@ -375,10 +345,9 @@ class Holder:
 
     def _write(self, name: str, value: object) -> None:
         """Whole or not at all. Raises OSError."""
-        temporary = f"{self._folder}/.{name}.tmp"
-        with open(temporary, "w") as file:
-            file.write(json.dumps(value))
-        os.replace(temporary, f"{self._folder}/{name}")
+        temporary = self._folder / f".{name}.tmp"
+        temporary.write_text(json.dumps(value))
+        temporary.replace(self._folder / name)
 
 
 def ending(status: int | None) -> str:

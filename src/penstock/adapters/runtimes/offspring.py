@@ -11,6 +11,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+KEEPS_LISTS = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+
 
 def below(root: int, *, skip_levels: int = 0) -> list[int]:
     """The descendants of `root`, those of the first `skip_levels` generations left out."""
@@ -39,11 +41,10 @@ def children(pid: int) -> list[int]:
     """Of all its threads. One that has ended has none."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                found += [int(word) for word in file.read().split()]
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(word) for word in (thread / "children").read_text().split()]
     except FileNotFoundError:
-        return found if os.path.exists("/proc/self/task/self/children") else by_parent(pid)  # noqa: PTH110 - a script kept light
+        return found if KEEPS_LISTS.exists() else by_parent(pid)
     except (ProcessLookupError, NotADirectoryError):
         return found
     return found
@@ -56,15 +57,28 @@ def by_parent(parent: int) -> list[int]:
 
 def parents() -> Iterator[tuple[int, int]]:
     """(process, its parent) of every process there is."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
             continue
         try:
-            stat = Path(f"/proc/{name}/stat").read_text(errors="replace")
+            stat = (folder / "stat").read_text(errors="replace")
         except OSError:
             continue  # It ended while we looked.
         # The program's name comes in brackets and may hold anything, also brackets.
-        yield int(name), int(stat.rpartition(")")[2].split()[1])
+        yield int(folder.name), int(stat.rpartition(")")[2].split()[1])
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether that process has this very file open."""
+    try:
+        wanted = path.stat()
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            found = descriptor.stat()
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return True
+    except OSError:
+        return False  # It ended, or it is somebody else's.
+    return False
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -82,8 +82,7 @@ class ProcessRuntime:
         cls, home: Path, config: ProcessConfig, *, clock: Clock, entropy: Entropy
     ) -> "ProcessRuntime":
         """Take `home` for this agent. Raises HomeTaken, OSError."""
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (home / "tasks").mkdir(mode=0o700, exist_ok=True)
+        make_home(home)
         ground = await look(config.path)
         runtime = cls(home, config, ground=ground, clock=clock, entropy=entropy)
         runtime._lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -243,17 +242,17 @@ class ProcessRuntime:
         for word, wait_ms in ((b"t", deadline_ms), (b"k", KILL_DEADLINE_MS)):
             if wait_ms and folder.is_held() and await self._ends(folder, word, wait_ms):
                 break
-        if folder.is_held() and folder.holder_pid:
-            # It is hung. Its lock is held by itself and the task has none of it, so it lives, and a
-            # living process's number is nobody else's.
-            offspring.send(folder.holder_pid, signal.SIGKILL)
+        pid = folder.holder_pid
+        if folder.is_held() and offspring.has_open(pid, folder.path / "lock"):
+            # It hangs. Only the holder has the lock open, so this number is not somebody else's.
+            offspring.send(pid, signal.SIGKILL)
             await self._ends(folder, b"k", KILL_DEADLINE_MS)
         self._sweep(folder)
 
     async def _ends(self, folder: TaskFolder, word: bytes, wait_ms: int) -> bool:
         try:
             async with asyncio.timeout(wait_ms / 1000):
-                while not folder.say(word) and folder.is_held():
+                while not folder.say(word) and folder.is_held():  # noqa: ASYNC110 - another process, no event
                     await asyncio.sleep(REST_MS / 1000)
                 await folder.ended()
         except TimeoutError:
@@ -280,6 +279,11 @@ class ProcessRuntime:
             log_tail=folder.tail("log", bytes_max=TAIL_BYTES_MAX),
             remedy=remedy or f"Read its log: less {folder.path / 'log'}",
         )
+
+
+def make_home(home: Path) -> None:
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / "tasks").mkdir(mode=0o700, exist_ok=True)
 
 
 def why_not(error: OSError) -> str:

@@ -100,6 +100,12 @@ class Relay:
                 elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._halves:
                     self._serve(key.fileobj)
 
+    def close(self) -> None:
+        """Let go of every socket; the process's end does the same."""
+        self._close(*list(self._halves))
+        self._events.close()
+        self._listener.close()
+
     def _listen(self) -> None:
         self._events.register(self._listener, selectors.EVENT_READ)
 

@@ -189,7 +189,10 @@ def system_paths(program: str) -> tuple[str, ...]:
     etc = tuple(f"/etc/{name}" for name in ETC)
     listed = tuple(dict.fromkeys((*FOLDERS, *etc, *python)))
     alone = (program, os.path.realpath(program))
-    return (*listed, *(path for path in alone if not path.startswith(tuple(f"{one}/" for one in listed))))
+    return (
+        *listed,
+        *(path for path in alone if not path.startswith(tuple(f"{one}/" for one in listed))),
+    )
 
 
 def gpu_devices() -> tuple[str, ...]:
@@ -237,7 +240,7 @@ def wrap_command(
     scratch: Path,
     devices: tuple[str, ...],
 ) -> list[str]:
-    """bubblewrap's arguments up to the `--`. Later mounts lie over earlier ones."""
+    """The arguments of bubblewrap up to the `--`. Later mounts lie over earlier ones."""
     command = [program, *UNSHARE, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     command += ["--proc", "/proc", "--dev", "/dev"]
     for device in devices:
@@ -251,4 +254,3 @@ def wrap_command(
     for path in writable:
         command += ["--bind", path, path]
     return [*command, "--chdir", "/"]
-

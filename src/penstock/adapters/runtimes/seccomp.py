@@ -3,9 +3,9 @@
 Standard library only: the cell imports it before it becomes the engine. The filter is classic BPF, as
 seccomp(2) describes it; one jump and one answer per refused call, so that no jump is long.
 
-Sockets: Landlock rules bind and connect of TCP and nothing else, so with `network="none"` a task gets
-TCP sockets only. TCP Fast Open would connect inside a send, past those rules: refused by its flag.
-io_uring is refused whole, because what it does passes no filter.
+With `network="none"` a task gets TCP sockets only, and may not connect them. TCP Fast Open would connect
+inside a send (also past Landlock's rules): refused by its flag. io_uring is refused whole, because what
+it does passes no filter.
 """
 
 import ctypes
@@ -88,6 +88,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 CLONE = (56, 220)
 CLONE3 = (435, 435)
 SOCKET = (41, 198)
+CONNECT = (42, 203)
 SENDTO = (44, 206)
 SENDMSG = (46, 211)
 SENDMMSG = (307, 269)
@@ -114,14 +115,15 @@ def filter_steps(machine: str, *, network: str, unix_sockets: bool) -> list[Step
         # Calls of the x32 kind have other numbers, which the list below does not know.
         steps += [(AT_LEAST, X32_BIT, 0, 1), refuse(errno.ENOSYS)]
     for numbers in REFUSED.values():
-        number = numbers[column]
-        if number is not None:
-            steps += [(EQUAL, number, 0, 1), refuse(errno.EPERM)]
+        refused = numbers[column]
+        if refused is not None:
+            steps += [(EQUAL, refused, 0, 1), refuse(errno.EPERM)]
     # glibc falls back to clone, whose flags a filter can read.
     steps += [(EQUAL, CLONE3[column], 0, 1), refuse(errno.ENOSYS)]
     steps += when(CLONE[column], any_bit(0, NEW_NAMESPACES, errno.EPERM))
     steps += when(SOCKET[column], socket_steps(network, unix_sockets=unix_sockets))
     if network == "none":
+        steps += [(EQUAL, CONNECT[column], 0, 1), refuse(errno.EACCES)]
         for number, flags in ((SENDTO, 3), (SENDMSG, 2), (SENDMMSG, 3)):
             steps += when(number[column], any_bit(flags, MSG_FASTOPEN, errno.EPERM))
     return [*steps, (RETURN, RET_ALLOW, 0, 0)]

@@ -74,9 +74,7 @@ class TaskFolder:
     def running(self) -> Running:
         """What its holder runs; content "" (no task has it) when that cannot be read."""
         said = self._read("task.json")
-        content, address, started = (
-            said.get(key) for key in ("content", "address", "started_ms")
-        )
+        content, address, started = (said.get(key) for key in ("content", "address", "started_ms"))
         if not (isinstance(content, str) and isinstance(address, str) and type(started) is int):
             return Running(name=self.name, content="", address="", started_ms=0)
         return Running(name=self.name, content=content, address=address, started_ms=started)

@@ -1,8 +1,8 @@
 """The warden of a home's containers: removes them when no agent has cared for too long.
 
-A container's labels cannot change and its main process is the engine, so neither can carry the beat. This
-is a process of its own instead, started by the runtime as `python -I -S warden.py HOME SOCKET LABEL MS`;
-it leaves its parent, holds HOME/warden.lock (there is one), and ends when the home has no container left
+A container's labels cannot change and its main process is the engine, so neither can carry the beat.
+This is a process of its own instead: `python -I -S warden.py SOURCE HOME SOCKET LABEL ORPHAN_MS`. It
+leaves its parent, holds HOME/warden.lock (there is one), and ends when the home has no container left
 and no agent. Standard library only.
 """
 
@@ -15,6 +15,10 @@ import socket
 import sys
 import time
 from urllib.parse import quote
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[1])
+from penstock.adapters.runtimes.orphans import Beat
 
 TICK_S = 1.0
 ANSWER_S = 30.0
@@ -53,19 +57,9 @@ def remove_all(service: Service, label: str) -> int:
 
 def watch(home: str, service: Service, label: str, *, orphan_ms: int) -> None:
     """Until nobody has beaten for so long, twice in a row, and all containers are gone."""
-    beat: int | None = None
-    seen_s = time.monotonic()
-    late_ticks = 0
-    while late_ticks < 2:
+    beat = Beat(f"{home}/beat", orphan_ms)
+    while not beat.is_over():
         time.sleep(TICK_S)
-        try:
-            now = os.stat(f"{home}/beat").st_mtime_ns
-        except OSError:
-            now = beat or 0  # Nobody can say that it cares.
-        if now != beat:
-            beat, seen_s, late_ticks = now, time.monotonic(), 0
-        elif (time.monotonic() - seen_s) * 1000 > orphan_ms:
-            late_ticks += 1
     # While the service is down nothing can be removed: try again.
     while True:
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
@@ -74,7 +68,8 @@ def watch(home: str, service: Service, label: str, *, orphan_ms: int) -> None:
         time.sleep(TICK_S)
 
 
-def main(home: str, path: str, label: str, orphan_ms: str) -> None:
+def main(arguments: list[str]) -> None:
+    _source, home, path, label, orphan_ms = arguments
     if os.fork():
         os._exit(0)
     lock = os.open(f"{home}/warden.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -86,4 +81,4 @@ def main(home: str, path: str, label: str, orphan_ms: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -111,7 +111,7 @@ class SourceDenied(WeightsError):
         return (
             f"{self.source} answered {self.status}: these weights are gated or private. Accept their "
             "terms on the hub, put a read token into a file with mode 0600 and name it in "
-            "hub_token_file."
+            "weights.hub_token_file."
         )
 
 
@@ -138,7 +138,7 @@ class AddressRefused(OSError, WeightsError):
     def __str__(self) -> str:
         return (
             f"{self.host} is at {self.address}, which is no public address. If it is your own mirror, "
-            "name it in `mirrors` or `hub_endpoint` of the miner's configuration."
+            "name it in `weights.mirrors` or `weights.hub_endpoint` of its configuration."
         )
 
 
@@ -197,7 +197,7 @@ class QuotaReached(WeightsError):
         return (
             f"The model needs {gib(self.needed_bytes)} more, but the quota of weights is "
             f"{gib(self.quota_bytes)} and {gib(self.pinned_bytes)} of it are in use by instances. "
-            "Raise weights_quota_bytes, or drain an instance."
+            "Raise weights.quota_bytes, or drain an instance."
         )
 
 
@@ -253,7 +253,7 @@ class NoSourceLeft(WeightsError):
     def __str__(self) -> str:
         tried = "\n".join(f"  {source}: {error}" for source, error in self.failures)
         return (
-            f"No source gave the weights {self.digest[:16]}... What came is kept for the next try.\n"
+            f"No source gave the weights {self.digest[:16]}... What was good is kept for the next try.\n"
             f"{tried}"
         )
 

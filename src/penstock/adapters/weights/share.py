@@ -1,6 +1,6 @@
 """A miner's cache for other miners: `GET /v1/weights/sha256/HEX`, read-only, with ranges.
 
-Off unless the operator sets `weights_share`. Served are only models that came from a public source,
+Off unless the operator sets `weights.share`. Served are only models that came from a public source,
 whole, and only to miners of the same market, who sign each question (`spec/weights.py`). Every bound
 is small: whoever serves answers earns by that, not by giving away weights.
 """
