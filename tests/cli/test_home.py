@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from penstock.cli.errors import Stop
-from penstock.cli.home import Home, free_port, is_port_free, read_json, write_json
+from penstock.cli.home import (
+    Home,
+    free_port,
+    is_port_free,
+    is_row_free,
+    read_json,
+    write_json,
+)
 
 
 @pytest.fixture
@@ -81,6 +88,25 @@ def test_a_kept_port_that_is_taken_is_chosen_anew(home: Home) -> None:
         other.listen()
         again = home.ports(["gateway", "ledger"], gateway_port=first["gateway"])
     assert again["ledger"] != first["ledger"]
+
+
+def test_a_row_of_ports_is_kept_whole_and_chosen_anew_when_one_of_it_is_taken(home: Home) -> None:
+    gateway = free_port(set())
+    names, rows = ["gateway", "ledger"], {"tunnel": 3}
+    first = home.ports(names, gateway_port=gateway, rows=rows)
+    row = set(range(first["tunnel"], first["tunnel"] + 3))
+    assert not row & {gateway, first["ledger"]}
+    assert home.ports(names, gateway_port=gateway, rows=rows) == first
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first["tunnel"] + 2))
+        other.listen()
+        again = home.ports(names, gateway_port=gateway, rows=rows)
+    assert first["tunnel"] + 2 not in range(again["tunnel"], again["tunnel"] + 3)
+
+
+def test_a_row_of_ports_ends_where_ports_end() -> None:
+    assert not is_row_free(65_534, 3, set())
+    assert not is_row_free(1_000, 3, {1_002})
 
 
 def test_a_taken_gateway_port_is_told_with_a_free_one(home: Home) -> None:

@@ -96,6 +96,14 @@ def test_every_station_has_a_port_and_a_key_of_its_own(plan: Plan) -> None:
     assert len(identities) == len(plan.stations) + 2
 
 
+def test_the_gateway_has_a_tunnel_port_for_each_worker_and_one_to_spare(home: Home) -> None:
+    plan = make_plan(home, wish(gateway_workers=3))
+    config = read_gateway(home.config / "gateway.json") if write(plan) else None
+    assert config is not None
+    row = set(range(config.tunnel.port, config.tunnel.port + 4))
+    assert not row & {port for name, port in plan.ports.items() if name != "tunnel"}
+
+
 def test_the_first_miners_are_told_what_to_serve_and_all_follow_the_market(plan: Plan) -> None:
     written = write(plan)
     named = [tuple(written[name]["chutes"]) for name in plan.miners]

@@ -1,8 +1,8 @@
 """What every engine must do, asked of each through its port and its HTTP address.
 
 Real ones: llama.cpp and the image engine with the shipped models, MiniLM, and a server that somebody
-else runs (played by a llama.cpp worker of its own). Each is started once for all questions that leave
-it intact.
+else runs (played by a llama.cpp worker of its own); and vLLM where `PENSTOCK_VLLM_PYTHON` says who has
+it (`make nightly`). Each is started once for all questions that leave it intact.
 """
 
 import asyncio
@@ -16,7 +16,17 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.engine_makers import DEADLINE_MS, Caller, chat_body, data_events, make_world, text_of
+from tests.engine_makers import (
+    DEADLINE_MS,
+    VLLM_PYTHON,
+    Caller,
+    chat_body,
+    child_of,
+    data_events,
+    make_vllm,
+    make_world,
+    text_of,
+)
 
 from penstock.adapters.engines.catalogue import EngineWorld, build_engine
 from penstock.adapters.engines.openai_http import OpenaiHttp
@@ -32,6 +42,7 @@ SOURCES = {
     "images": "builtin:tiny-image",
     "echo": "",
 }
+CHATS = ("echo", "llamacpp", "openai-http", *(("vllm",) if VLLM_PYTHON else ()))
 LONG_QUESTION = "Tell me a story about a fox. " * 12
 
 
@@ -51,7 +62,10 @@ class Case:
 
 @asynccontextmanager
 async def running(kind: str, world: EngineWorld) -> AsyncIterator[Case]:
-    if kind == "openai-http":
+    if kind == "vllm":
+        async with started(kind, make_vllm(world.home)) as case:
+            yield case
+    elif kind == "openai-http":
         async with running("llamacpp", world) as host:
             source = f"{host.engine.address}/v1#tiny-chat"
             engine = OpenaiHttp(source, network=world.network, watch_every_ms=50)
@@ -77,9 +91,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engines")
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=["echo", "llamacpp", "openai-http"]
-)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=CHATS)
 async def chat(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Case]:
     async with running(request.param, make_world(home)) as case:
         yield case
@@ -123,7 +135,7 @@ async def test_a_chat_engine_was_seen_to_take_texts_apart(chat: Case) -> None:
     """llama.cpp of somebody else speaks its own dialect there, so it is not offered."""
     expected = {Capability.TOKENIZE, Capability.TEMPLATE} if chat.kind != "openai-http" else set()
     assert {Capability.TOKENIZE, Capability.TEMPLATE} & chat.engine.capabilities == expected
-    assert (Capability.ECHO in chat.engine.capabilities) is (chat.kind == "echo")
+    assert (Capability.ECHO in chat.engine.capabilities) is (chat.kind in {"echo", "vllm"})
 
 
 async def test_several_prompts_are_several_choices_streamed_too(chat: Case) -> None:
@@ -244,7 +256,7 @@ async def test_an_embedder_was_seen_to_embed(embedder: Case) -> None:
 
 async def test_a_wanted_stop_is_told_apart_and_leaves_no_process(kind: str, home: Path) -> None:
     async with running(kind, make_world(home)) as case:
-        pid = case.engine._child.pid if isinstance(case.engine, WorkerEngine) else None  # type: ignore[union-attr]
+        pid = child_of(case.engine).pid if isinstance(case.engine, WorkerEngine) else None
         await case.engine.stop(deadline_ms=DEADLINE_MS)
         async with asyncio.timeout(DEADLINE_MS / 1000):
             assert (await case.engine.wait_exit()).wanted

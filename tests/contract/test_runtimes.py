@@ -9,21 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.cluster_grounds import CLUSTER_GROUNDS
 from tests.runtime_grounds import DEADLINE_MS, GROUNDS, SHORT_ORPHAN_MS, Ground
 
 from penstock.kit.runtime import ORPHAN_MS, Task, TaskFailed, task_content
 
+ALL = {**GROUNDS, **CLUSTER_GROUNDS}
 
-@pytest.fixture(params=list(GROUNDS))
+
+@pytest.fixture(params=list(ALL))
 async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
-    async with GROUNDS[request.param](tmp_path, ORPHAN_MS) as made:
+    async with ALL[request.param](tmp_path, ORPHAN_MS) as made:
         yield made
 
 
-@pytest.fixture(params=list(GROUNDS))
+@pytest.fixture(params=list(ALL))
 async def hasty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ground]:
     """A ground on which orphans end soon."""
-    async with GROUNDS[request.param](tmp_path, SHORT_ORPHAN_MS) as made:
+    async with ALL[request.param](tmp_path, SHORT_ORPHAN_MS) as made:
         yield made
 
 

@@ -130,14 +130,21 @@ def summary(told: list[Told]) -> str:
     return json.dumps(errors)
 
 
-def engine_of(miner_pid: int) -> int:
-    """The process number of a miner's engine, its child; 0 while it has none."""
+def engine_of(miner_home: Path) -> int:
+    """The process number of a miner's chat engine; 0 while it has none. It is no child of the agent,
+    which it outlives: its task's mark stands in its environment.
+    """
+    marks = [
+        json.loads(file.read_bytes())["marker"].encode()
+        for file in miner_home.glob("runtime/tasks/*/task.json")
+    ]
+    found = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             command = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except (OSError, ValueError, IndexError):
+            environment = (folder / "environ").read_bytes()
+        except OSError:
             continue  # it ended while we looked
-        if parent == miner_pid and ENGINE in command:
-            return int(folder.name)
-    return 0
+        if ENGINE in command and any(mark in environment for mark in marks):
+            found = max(found, int(folder.name))
+    return found

@@ -15,10 +15,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from tests.e2e.market import RunningMarket, running_market
+from tests.e2e.market import UP_DEADLINE_S, RunningMarket
 from tests.e2e.namespaces import Namespace, NoNamespaces, inside, namespace
 
-from penstock.cli.home import free_port, is_port_free
+from penstock.cli.home import is_port_free
 
 FIRST_PORT = 20_000
 BACK_S = 60
@@ -99,49 +99,47 @@ def hidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hidden]:
 def _hidden(space: Namespace, folder: Path) -> Iterator[Hidden]:
     home = folder / "home"
     (home / "overrides").mkdir(parents=True)
-    used: set[int] = set()
-    for _ in range(3):
-        used.add(free_port(used))
-    market_port, ledger_port, front_port = used
-    tunnel_port = _free_row(3)
+    first = _free_row(7)
+    gateway_port, market_port, ledger_port, front_port = range(first, first + 4)
     (home / "ports.json").write_text(json.dumps({"market": market_port, "ledger": ledger_port}))
     everywhere = {"host": "0.0.0.0"}
-    with running_market(home, "--miners", "0", "--validators", "0") as market:
-        market.command("down")
-        overrides = {
-            "ledger": everywhere,
-            "market": {
-                **everywhere,
-                "ledger_url": f"http://{space.here}:{ledger_port}",
-                "gateway_urls": [f"http://{space.here}:{market.port}"],
-            },
-            "gateway": {**everywhere, "tunnel": {"port": tunnel_port}},
-        }
-        for name, values in overrides.items():
-            (home / "overrides" / f"{name}.json").write_text(json.dumps(values))
-        options = ("--miners", "0", "--validators", "0", "--gateway-workers", "2")
-        done = market.command(
-            "up", "--detach", "--port", str(market.port), *options, deadline_s=240
-        )
-        assert done.returncode == 0, done.stderr
-        config = {
-            "name": "hidden",
-            "network": "local",
-            "market_url": f"http://{space.here}:{market_port}",
-            "home": str(folder / "miner"),
-            "key_file": str(folder / "miner-key.json"),
-            "port": front_port,
-            "chutes": ["tiny-chat"],
-            "tunnel": {"mode": "only"},
-            "log_json": False,
-        }
-        path = folder / "miner.json"
-        path.write_text(json.dumps(config))
-        command = (sys.executable, "-m", "penstock.miner.app", "--config", str(path))
+    overrides = {
+        "ledger": everywhere,
+        "market": {
+            **everywhere,
+            "ledger_url": f"http://{space.here}:{ledger_port}",
+            "gateway_urls": [f"http://{space.here}:{gateway_port}"],
+        },
+        "gateway": {**everywhere, "tunnel": {"port": front_port + 1}},
+    }
+    for name, values in overrides.items():
+        (home / "overrides" / f"{name}.json").write_text(json.dumps(values))
+    config = {
+        "name": "hidden",
+        "network": "local",
+        "market_url": f"http://{space.here}:{market_port}",
+        "home": str(folder / "miner"),
+        "key_file": str(folder / "miner-key.json"),
+        "port": front_port,
+        "chutes": ["tiny-chat"],
+        "tunnel": {"mode": "only"},
+        "log_json": False,
+    }
+    path = folder / "miner.json"
+    path.write_text(json.dumps(config))
+    market = RunningMarket(home, gateway_port)
+    options = ("--miners", "0", "--validators", "0", "--gateway-workers", "2")
+    up = ("up", "--detach", "--port", str(gateway_port), *options)
+    command = (sys.executable, "-m", "penstock.miner.app", "--config", str(path))
+    done = market.command(*up, deadline_s=UP_DEADLINE_S)
+    try:
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         with inside(space, command, folder / "miner.log") as miner:
             found = Hidden(market, space, path, folder / "miner.log", miner)
             market.until(found.serves, "the miner behind NAT serves")
             yield found
+    finally:
+        market.command("down")
 
 
 def _free_row(count: int) -> int:

@@ -65,13 +65,13 @@ def test_a_killed_station_costs_nobody_anything_and_comes_back(drill: Drill, sta
 def test_a_killed_engine_is_started_again_by_its_miner(drill: Drill) -> None:
     """Slow: real processes."""
     market = drill.market
-    miner = market.pid("miner-1")
-    old = engine_of(miner)
+    miner, home = market.pid("miner-1"), market.home / "miners" / "miner-1"
+    old = engine_of(home)
     assert old
     drill.run(
         "engine",
         lambda: os.kill(old, signal.SIGKILL),
-        wait_back=lambda: engine_of(miner) not in {0, old} and drill.serving() >= 2,
+        wait_back=lambda: engine_of(home) not in {0, old} and drill.serving() >= 2,
     )
     assert market.pid("miner-1") == miner, "only the engine was started again"
 

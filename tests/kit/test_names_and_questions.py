@@ -125,7 +125,7 @@ def test_the_callers_own_error_comes_out_as_it_was_raised() -> None:
 @pytest.mark.parametrize(
     "limits", [{"slots_max": 0}, {"context_tokens_max": 0}, {"threads": -1}, {"slots_max": -5}]
 )
-def test_an_engine_without_room_is_no_engine(limits: dict[str, int]) -> None:
+def test_an_engine_without_room_is_no_engine(limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         EngineLimits(**limits)
 

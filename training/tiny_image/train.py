@@ -27,17 +27,19 @@ BATCH = 32
 DROPPED_SHARE = 0.1
 """Pictures learned without their words, which guidance needs."""
 CENTRED_FIRST, CENTRED_LATER = 0.9, 0.5
+NEARLY_NOISE_SHARE, NEARLY_NOISE_WIDTH = 0.5, 0.3
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 MEAN_OF_STEPS_MAX = 0.998
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long, and the seed of scenes, noise and weights."""
+    """How long, and the seed of scenes, noise and weights. `begun`: a folder to go on from."""
 
     out: Path
     cpu_seconds: float
     seed: int
+    begun: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,17 @@ class Parts:
 
     def parameters(self) -> list[Any]:
         return [*self.transformer.parameters(), *self.encoder.parameters()]
+
+
+def first_parts(plan: Plan) -> Parts:
+    """New ones, or those of a former run."""
+    encoder, transformer = model.new_text_encoder(), model.new_transformer()
+    if plan.begun is not None:
+        encoder = type(encoder).from_pretrained(plan.begun / "text_encoder")
+        transformer = type(transformer).from_pretrained(plan.begun / "transformer")
+    encoder.train()
+    transformer.train()
+    return Parts(model.new_tokenizer(), encoder, transformer)
 
 
 def missing_packages() -> list[str]:
@@ -70,17 +83,30 @@ def batch_of(chance: random.Random, *, spent: float) -> tuple[Any, list[str]]:
 
 
 def loss_of(parts: Parts, pictures: Any, words: list[str]) -> Any:
-    """Mean square of what the guessed direction misses. Mixtures near half and half come most."""
+    """Mean square of what the guessed direction misses."""
     import torch
 
     tokens = parts.tokenizer(words, padding=True, truncation=True, return_tensors="pt")
     mask = tokens.attention_mask
     states = model.text_states(parts.encoder, tokens.input_ids, mask)
     noise = torch.randn_like(pictures)
-    share = torch.sigmoid(torch.randn(len(pictures)) + 0.2)
+    share = noise_shares(len(pictures))
     mixture = torch.lerp(pictures, noise, share[:, None, None, None])
     guess = model.velocity(parts.transformer, mixture, share, states=states, mask=mask)
     return (guess - (noise - pictures)).pow(2).mean()
+
+
+def noise_shares(count: int) -> Any:
+    """How much of each mixture is noise, 0 to 1: mostly near half, and many near one.
+
+    Near one the words alone say what the picture is. Elsewhere the picture shows through, and the
+    words are hardly needed: a model that sees little of pure noise draws well, but anything.
+    """
+    import torch
+
+    middle = torch.sigmoid(torch.randn(count) + 0.2)
+    high = 1 - NEARLY_NOISE_WIDTH * torch.rand(count) ** 2
+    return torch.where(torch.rand(count) < NEARLY_NOISE_SHARE, high, middle)
 
 
 def optimizers(parts: Parts) -> list[tuple[Any, float]]:
@@ -145,6 +171,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--cpu-seconds", type=float, default=1800)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--from", type=Path, dest="begun", help="go on from this trained folder")
     arguments = parser.parse_args()
     if missing := missing_packages():
         sys.exit(f"Training needs {', '.join(missing)}. Run: pip install {' '.join(NEEDED)}")
@@ -152,8 +179,8 @@ def main() -> None:
 
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(1)
-    plan = Plan(arguments.out, arguments.cpu_seconds, arguments.seed)
-    parts = Parts(model.new_tokenizer(), model.new_text_encoder(), model.new_transformer())
+    plan = Plan(arguments.out, arguments.cpu_seconds, arguments.seed, arguments.begun)
+    parts = first_parts(plan)
     print(f"{sum(p.numel() for p in parts.parameters())} weights")
     loss = fit(parts, plan)
     parts.tokenizer.save_pretrained(plan.out / "tokenizer")

@@ -302,8 +302,8 @@ static void begin_answer(connection *c) {
     }
     seen.requests++;
     slice plan = until(behind(body, "bench:"), ';');
-    if (is_stream && plan.at)
-        begin_stream(c, plan);
+    if (is_stream)
+        begin_stream(c, plan.at ? plan : slice_of("1:0"));
     else
         answer_whole(c);
 }

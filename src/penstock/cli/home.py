@@ -19,6 +19,7 @@ from penstock.cli.errors import Stop
 
 DEFAULT_HOME = "~/.penstock"
 PORTS_BYTES_MAX = 65_536
+PORT_END = 65_536
 STATE_BYTES_MAX = 1 << 20
 
 
@@ -126,10 +127,13 @@ class Home:
         """The last state written, {} when there is none or it cannot be read."""
         return read_json(self.state_file)
 
-    def ports(self, names: list[str], *, gateway_port: int) -> dict[str, int]:
+    def ports(
+        self, names: list[str], *, gateway_port: int, rows: Mapping[str, int] | None = None
+    ) -> dict[str, int]:
         """A port for each process: the gateway's as asked, the others once chosen and then kept.
 
-        A kept port that is taken today is chosen anew. Raises Stop when the gateway's is taken.
+        `rows` are names with a count: so many ports that follow each other, the first one is told. A
+        kept port that is taken today is chosen anew. Raises Stop when the gateway's is taken.
         """
         if not is_port_free(gateway_port):
             raise Stop(
@@ -140,14 +144,21 @@ class Home:
         kept = {name: int(port) for name, port in read_json(self.ports_file).items()}
         kept["gateway"] = gateway_port
         used = {gateway_port}
-        for name in names:
+        counts = dict.fromkeys(names, 1) | dict(rows or {})
+        for name, count in counts.items():
             port = kept.get(name, 0)
-            if name != "gateway" and (port in used or not port or not is_port_free(port)):
-                port = free_port(used)
+            if name != "gateway" and not (port and is_row_free(port, count, used)):
+                port = free_port(used, count=count)
             kept[name] = port
-            used.add(port)
+            used |= set(range(port, port + count))
         write_json(self.ports_file, kept, mode=0o600)
-        return {name: kept[name] for name in names}
+        return {name: kept[name] for name in counts}
+
+
+def is_row_free(port: int, count: int, used: set[int]) -> bool:
+    """Are this port and the following ones nobody's?"""
+    row = range(port, port + count)
+    return row.stop <= PORT_END and all(one not in used and is_port_free(one) for one in row)
 
 
 def is_port_free(port: int) -> bool:
@@ -160,13 +171,13 @@ def is_port_free(port: int) -> bool:
     return True
 
 
-def free_port(used: set[int]) -> int:
-    """A port that nobody listens on now, chosen by the system."""
+def free_port(used: set[int], *, count: int = 1) -> int:
+    """A port, chosen by the system, that nobody listens on now, and nobody on the `count - 1` after it."""
     for _ in range(100):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        if port not in used:
+        if is_row_free(port, count, used):
             return port
     raise Stop("no free port on this machine", then="close some programs and try again")
 

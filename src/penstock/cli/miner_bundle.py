@@ -24,7 +24,7 @@ LOG_TAIL_BYTES = 256 << 10
 LOGS_MAX = 32
 GONE = "[redacted]"
 HIDDEN_FIELDS = re.compile(
-    r"(secret|token|password|passwd|seed|mnemonic|phrase|private|credential|api_?key|authorization)",
+    r"(secret|token(?!s)|password|passwd|seed|mnemonic|phrase|private|credential|api_?key|authorization)",
     re.IGNORECASE,
 )
 WHOLE_FIELDS = frozenset({"engine_env", "delegation", "key_file", "hub_token_file"})
@@ -39,7 +39,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {GONE}"),
     (
         re.compile(
-            r"(?i)([\"']?[\w.-]*(?:secret|token|password|passwd|seed|mnemonic|phrase|private|"
+            r"(?i)([\"']?[\w.-]*(?:secret|token(?!s)|password|passwd|seed|mnemonic|phrase|private|"
             r"api_?key|authorization)[\w.-]*[\"']?\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}]+)"
         ),
         rf"\1{GONE}",
@@ -47,7 +47,7 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(?:sk|hf|ghp|gho|xox[abp]|AKIA)[-_]?[A-Za-z0-9_-]{12,}"), GONE),
     # private keys and seeds are at least 32 bytes of hex; identities are public, and keep 8 digits
     (re.compile(r"\b((?:ed25519|sr25519|eip155):[0-9a-f]{8})[0-9a-f]{32,}\b"), r"\1…"),
-    (re.compile(r"\b(?:0x)?[0-9a-fA-F]{64,}\b"), GONE),
+    (re.compile(r"(?:0x)?[0-9a-fA-F]{64,}"), GONE),
     (re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|\Z)", re.DOTALL), GONE),
     (re.compile(r"(?<![\d.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"), "[address]"),
     (re.compile(r"(?<![\w:])(?!::1\b)(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{0,4}(?![\w:])"), "[address]"),

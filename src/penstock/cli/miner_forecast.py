@@ -13,6 +13,8 @@ from penstock.spec.params import Params
 from penstock.spec.units import PPM
 
 CHUTES_MAX = 4
+Seen = tuple[MarketView, Picture]
+"""The market as `look_at` shows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +26,14 @@ class Outlook:
 
 
 def outlook(
-    view: MarketView, picture: Picture, hardware: Hardware, *, names: tuple[str, ...], whole: Params
+    seen: Seen, hardware: Hardware, params: Params, *, names: tuple[str, ...], miner: str
 ) -> Outlook:
-    """What would run: the named chutes, else what the market lacks, else what it asks most work of."""
+    """What would run: the named chutes, else what the market lacks, else what it asks most work of.
+    What this miner serves already is not counted twice.
+    """
+    view, picture = seen
     abilities = Abilities(
-        miner="you",
+        miner=miner,
         wanted=names,
         auto=not names,
         instances_max=CHUTES_MAX,
@@ -44,10 +49,10 @@ def outlook(
         chosen = wanted[:CHUTES_MAX]
     found = forecast(
         picture,
-        "you",
+        miner,
         tuple(one.chute for one in chosen),
         hardware=hardware.kind,
-        params=whole,
+        params=params,
     )
     return Outlook(tuple(chosen), found)
 

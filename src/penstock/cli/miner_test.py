@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from penstock.adapters.keyfile import load_or_create_key
 from penstock.cli.errors import Stop
 from penstock.cli.miner_bundle import write_bundle
 from penstock.cli.miner_checks import Examined, Ground, examine
@@ -13,6 +14,7 @@ from penstock.cli.miner_forecast import Outlook, outlook, outlook_lines, outlook
 from penstock.cli.miner_home import MinerHome, miner_home_option
 from penstock.cli.miner_market import DEFAULT_GATEWAY, check_gateway, look_at
 from penstock.cli.output import console, error_console, json_option, plain, print_json
+from penstock.cli.world import ENTROPY
 from penstock.miner.preflight import Finding, Mark, is_fit
 
 UNFIT = 4
@@ -20,6 +22,7 @@ UNFIT = 4
 SIGNS = {Mark.OK: "✓", Mark.WARN: "!", Mark.FAIL: "✗", Mark.SKIPPED: "-"}
 STYLES = {Mark.OK: "green", Mark.WARN: "yellow", Mark.FAIL: "red", Mark.SKIPPED: "dim"}
 CHECK_COLUMNS = 10
+NOBODY = "you"
 
 
 @click.command()
@@ -43,7 +46,7 @@ def test(home: MinerHome, *, as_json: bool, bundle: str | None, **wished: Any) -
     gateway = check_gateway(wished["gateway"] or home.wish().get("gateway") or DEFAULT_GATEWAY)
     ground = Ground(home.path, gateway, wished["host"], wished["port"], wished["endpoint"])
     names = chute_names(wished["chutes"])
-    examined, seen = asyncio.run(_examine(ground, names, quiet=as_json))
+    examined, seen = asyncio.run(_examine(ground, names, miner=who(home), quiet=as_json))
     if bundle is not None:
         write_bundle(Path(bundle), home, examined)
     is_good = is_fit(examined.findings)
@@ -65,6 +68,12 @@ def test(home: MinerHome, *, as_json: bool, bundle: str | None, **wished: Any) -
         told = f"penstock miner up{home.flag}" if is_good else "mend what is marked ✗, test again"
         console().print(f"\nNext: {told}", markup=False)
     raise SystemExit(0 if is_good else UNFIT)
+
+
+def who(home: MinerHome) -> str:
+    """The identity of this home's miner; a stand-in where there is none yet: no key is made for a test."""
+    path = Path(home.config().get("key_file", home.key_file))
+    return load_or_create_key(path, ENTROPY).identity if path.exists() else NOBODY
 
 
 def chute_names(text: str) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ def print_findings(findings: tuple[Finding, ...]) -> None:
 
 
 async def _examine(
-    ground: Ground, names: tuple[str, ...], *, quiet: bool
+    ground: Ground, names: tuple[str, ...], *, miner: str, quiet: bool
 ) -> tuple[Examined, Outlook | None]:
     with error_console().status("testing") as status:
         if quiet:
@@ -109,11 +118,11 @@ async def _examine(
         if examined.found is None:
             return examined, None
         try:
-            view, picture = await look_at(examined.found)
+            seen = await look_at(examined.found)
         except Stop:
             return examined, None
     params = examined.found.params
-    return examined, outlook(view, picture, examined.hardware, names=names, whole=params)
+    return examined, outlook(seen, examined.hardware, params, names=names, miner=miner)
 
 
 def _print_outlook(seen: Outlook | None) -> None:

@@ -116,7 +116,10 @@ def make_plan(home: Home, wish: Wish) -> Plan:
     return Plan(
         home=home,
         wish=wish,
-        ports=home.ports(names, gateway_port=wish.gateway_port),
+        # Each worker has a tunnel port, and one more is for renewals.
+        ports=home.ports(
+            names, gateway_port=wish.gateway_port, rows={"tunnel": wish.gateway_workers + 1}
+        ),
         operator=load_or_create_key(home.key_file("operator"), ENTROPY),
         owner=load_or_create_key(home.key_file("owner"), ENTROPY),
     )
@@ -191,6 +194,7 @@ def write_configs(plan: Plan, *, database_url: str, nats_url: str) -> None:
             "tag_secret_file": str(secret),
             "operator": plan.operator.identity,
             "workers": plan.wish.gateway_workers,
+            "tunnel": {"port": plan.ports["tunnel"]},
             **bus,
         },
     }

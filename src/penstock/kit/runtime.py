@@ -163,6 +163,10 @@ class TaskFailed(Exception):
         return f"{self.name}: {self.reason} {self.remedy}".strip()
 
 
+class RuntimeDown(Exception):
+    """The runtime as a whole does not answer. Its tasks may well go on running."""
+
+
 class Runtime(Protocol):
     """One way to run tasks on this node."""
 

@@ -6,19 +6,16 @@ while it does, and for a while after it has vanished, so that nobody gains by be
 is no card: several agents may serve on one machine, and scoring counts that machine once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penstock.market.config import Bounds
 from penstock.market.errors import BadOffer, DeviceTaken, MarketFull
+from penstock.market.policy import ProvenDevices
 from penstock.spec.messages import Offer
 from penstock.spec.scoring import devices_of
 
 DEVICES_MAX = 8
 SHARED_HARDWARE = "cpu"
-
-Proven = Mapping[tuple[str, str], str]
-"""(miner, device) -> the hardware that the operator has verified."""
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ class _Device:
 class Devices:
     """All devices that are offered, or were a moment ago."""
 
-    def __init__(self, bounds: Bounds, proven: Proven) -> None:
+    def __init__(self, bounds: Bounds, proven: ProvenDevices) -> None:
         self._bounds = bounds
         self._proven = proven
         self._devices: dict[str, _Device] = {}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from penstock.market.config import Bounds
-from penstock.market.devices import Devices, Proven
+from penstock.market.devices import Devices
 from penstock.market.errors import BadOffer, MarketFull, StaleOffer
+from penstock.market.policy import ProvenDevices
 from penstock.spec.demand import Standing
 from penstock.spec.keys import Signed
 from penstock.spec.messages import Offer
@@ -35,7 +36,7 @@ class _Seen:
 class Offers:
     """All live offers by instance. Bounded: a market that is full refuses, and says so."""
 
-    def __init__(self, bounds: Bounds, proven: Proven | None = None) -> None:
+    def __init__(self, bounds: Bounds, proven: ProvenDevices | None = None) -> None:
         self._bounds = bounds
         self._devices = Devices(bounds, proven or {})
         self._live: dict[str, Live] = {}

@@ -7,8 +7,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+
+import msgspec
 
 from penstock.adapters.engines.catalogue import EngineKind, EngineWorld, build_engine
 from penstock.adapters.errors import FileExposed, KeyFileInvalid
@@ -17,13 +20,20 @@ from penstock.adapters.hardware import machine
 from penstock.adapters.keyfile import load_or_create_key
 from penstock.adapters.outbox_file import OutboxFile, OutboxInUse
 from penstock.adapters.placement_plugin import OwnPlacement
-from penstock.adapters.runtimes.errors import HomeTaken
-from penstock.adapters.runtimes.process import ProcessConfig, ProcessRuntime
+from penstock.adapters.runtimes.errors import HomeTaken, LibraryMissing, NoCluster, NoContainers
+from penstock.adapters.runtimes.imaged import Imaged
+from penstock.adapters.runtimes.opening import (
+    ClusterSettings,
+    OpenRuntime,
+    RuntimeSettings,
+    open_runtime,
+)
 from penstock.adapters.weights.errors import ReferenceInvalid
 from penstock.adapters.weights.fetch import Weights
 from penstock.adapters.weights.of_manifest import ManifestWeights
 from penstock.adapters.weights.opening import WeightsSettings, open_weights
-from penstock.adapters.weights.peers import signed_ask
+from penstock.adapters.weights.peers import ListedMiners, signed_ask
+from penstock.adapters.weights.share import ROUTE, Share
 from penstock.kit.clock import SystemClock
 from penstock.kit.engine import Engine, EngineLimits
 from penstock.kit.errors import PortTaken
@@ -34,6 +44,7 @@ from penstock.kit.process import CONFIG_UNUSABLE, config_parser, run_process, sa
 from penstock.kit.runtime import Runtime
 from penstock.kit.tasks import Scope
 from penstock.kit.wire.client import HttpClient
+from penstock.kit.wire.http import Handler
 from penstock.kit.wire.local_sockets import LocalSockets
 from penstock.kit.wire.sockets import Sockets
 from penstock.kit.wire.tunnel_road import Road, dialling_context, shown_channel
@@ -45,7 +56,8 @@ from penstock.miner.frames import Watch
 from penstock.miner.hardware import Hardware, detect
 from penstock.miner.instance import Launch
 from penstock.miner.payouts import Payouts
-from penstock.miner.service import Miner, Ports
+from penstock.miner.ports import Ports
+from penstock.miner.service import Miner
 from penstock.miner.station import run_miner
 
 OUTBOX_FILE = "outbox.jsonl"
@@ -53,7 +65,10 @@ JOURNAL_FILE = "instances.jsonl"
 WHOLE_CARD_PPM = 900_000
 ENGINE_KEY_DOMAIN = b"penstock/engine-key/v1"
 ENTROPY: Entropy = os.urandom  # tidy: ambient -- the one place where this station takes it
-STOPPERS = (FileExposed, HomeTaken, KeyFileInvalid, OutboxInUse, PortTaken, ReferenceInvalid)
+STOPPERS = (
+    *(FileExposed, HomeTaken, KeyFileInvalid, LibraryMissing, NoCluster, NoContainers),
+    *(OutboxInUse, PortTaken, ReferenceInvalid),
+)
 """What a person has to act on. Anything else is a bug and ends with its traceback."""
 
 
@@ -66,6 +81,8 @@ def build(config: MinerConfig, runtime: Runtime | None = None) -> Ports:
     home = Path(config.home)
     network = Sockets()
     key: Sign = load_or_create_key(Path(config.key_file), ENTROPY)
+    clock = SystemClock()
+    client = HttpClient(network)
     weights = weights_of(config, key)
     world = EngineWorld(
         network=network,
@@ -77,18 +94,21 @@ def build(config: MinerConfig, runtime: Runtime | None = None) -> Ports:
         key=engine_key(key),
     )
     return Ports(
-        clock=SystemClock(),
+        clock=clock,
         network=network,
-        client=HttpClient(network),
+        client=client,
         key=key,
         verify=verify,
         entropy=ENTROPY,
-        engines=engine_builder(world, threads=config.engine_threads),
+        engines=engine_builder(
+            world, threads=config.engine_threads, image_of=config.image
+        ),
         engine_kinds=frozenset(kind.value for kind in EngineKind),
         store=OutboxFile(home / OUTBOX_FILE),
         journal=OutboxFile(home / JOURNAL_FILE),
         runtime=runtime,
         weights=ManifestWeights(weights),
+        pages=shared_pages(config, weights, client) if config.weights.share else {},
         readings=card_readings,
         placement=OwnPlacement(config.placement) if config.placement else None,
         files=FolderFiles(home),
@@ -115,8 +135,25 @@ def weights_of(config: MinerConfig, key: Sign) -> Weights:
     return open_weights(folder, settings, clock=clock, ask=signed_ask(key, clock))
 
 
-def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Launch], Engine]:
-    """The engine that an instance's manifest names, within its limits, on its cards."""
+def shared_pages(
+    config: MinerConfig, weights: Weights, client: HttpClient
+) -> Mapping[str, Handler]:
+    """What miners on this market's board may fetch from here."""
+    clock = SystemClock()
+    members = ListedMiners(client, config.market_url, clock)
+    share = Share(weights.store, is_member=members.is_member, verify=verify, clock=clock)
+    return {ROUTE: share.serve}
+
+
+def no_image(_engine: str) -> str:
+    """Where engines run as processes of this machine."""
+    return ""
+
+
+def engine_builder(
+    world: EngineWorld, *, threads: int, image_of: Callable[[str], str] = no_image
+) -> Callable[[Launch], Engine]:
+    """The engine that an instance's manifest names, within its limits, on its cards, in its image."""
 
     def build_for(launch: Launch) -> Engine:
         manifest = launch.manifest
@@ -131,7 +168,7 @@ def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Launch], En
             manifest.engine,
             manifest.source,
             limits,
-            world=world,
+            world=in_image(world, image_of(manifest.engine)),
             digest=manifest.model_digest,
             name=launch.instance,
         )
@@ -139,15 +176,30 @@ def engine_builder(world: EngineWorld, *, threads: int) -> Callable[[Launch], En
     return build_for
 
 
-async def open_runtime(config: MinerConfig) -> ProcessRuntime | None:
-    """Where this miner's engines run; None: as its children. Raises HomeTaken, OSError."""
+def in_image(world: EngineWorld, image: str) -> EngineWorld:
+    """The same, where engines run in this image; "" changes nothing."""
+    if not image or world.runtime is None:
+        return world
+    return replace(world, runtime=Imaged(world.runtime, image))
+
+
+async def runtime_of(config: MinerConfig) -> OpenRuntime | None:
+    """Where this miner's engines run; None: as its children.
+
+    Raises HomeTaken, LibraryMissing, NoContainers, NoCluster, OSError.
+    """
     if config.runtime is RuntimeKind.CHILD:
         return None
-    return await ProcessRuntime.open(
-        Path(config.home) / "runtime",
-        ProcessConfig(path=config.engine_env.get("PATH", os.defpath)),
-        clock=SystemClock(),
-        entropy=ENTROPY,
+    settings = RuntimeSettings(
+        kind=config.runtime.value,
+        path=config.engine_env.get("PATH", os.defpath),
+        socket=config.containers.socket,
+        ray_address=config.ray.address,
+        ray_python=config.ray.python,
+        cluster=ClusterSettings(**msgspec.structs.asdict(config.kubernetes)),
+    )
+    return await open_runtime(
+        Path(config.home) / "runtime", settings, clock=SystemClock(), entropy=ENTROPY
     )
 
 
@@ -174,7 +226,7 @@ def this_machine() -> Hardware:
 async def serve(config: MinerConfig) -> None:
     """Run a miner until SIGTERM or SIGINT, then drain."""
     stop = stop_asked()
-    runtime = await open_runtime(config)
+    runtime = await runtime_of(config)
     ports = build(config, runtime)
     started: asyncio.Future[Miner] = asyncio.get_running_loop().create_future()
     try:
@@ -209,7 +261,7 @@ async def control(started: "asyncio.Future[Miner]", ports: Ports, *, stop: async
     await Control(
         watch=Watch(
             miner=miner,
-            read=machine.this_machine().reading,
+            read=lambda: asyncio.to_thread(machine.this_machine().reading),
             earnings=earnings,
             maintenance=maintenance,
             pid=os.getpid(),

@@ -148,18 +148,21 @@ def displaced(
 
     They go in the order given; those that turn out not to be in the way stay.
     """
+
+    def fits_without(going: list[str]) -> bool:
+        left = {name: share for name, share in shares.items() if name not in going}
+        return fitting(manifest, footprint, slots=slots, taken=taken_bytes(left)) is not None
+
     going: list[str] = []
-    if _fits_without(manifest, footprint, slots, shares, going):
-        return ()
     for name in movable:
-        going.append(name)
-        if _fits_without(manifest, footprint, slots, shares, going):
+        if fits_without(going):
             break
-    else:
+        going.append(name)
+    if not fits_without(going):
         return None
     for name in going[:-1]:
         rest = [one for one in going if one != name]
-        if _fits_without(manifest, footprint, slots, shares, rest):
+        if fits_without(rest):
             going = rest
     return tuple(going)
 
@@ -256,14 +259,3 @@ def _is_free(slot: Slot, share_bytes: int, taken: Mapping[str, int]) -> bool:
     if not slot.memory_bytes:
         return True
     return taken.get(slot.name, 0) + share_bytes <= slot.usable_bytes
-
-
-def _fits_without(
-    manifest: Manifest,
-    footprint: Footprint,
-    slots: tuple[Slot, ...],
-    shares: Mapping[str, Share],
-    going: list[str],
-) -> bool:
-    left = {name: share for name, share in shares.items() if name not in going}
-    return fitting(manifest, footprint, slots=slots, taken=taken_bytes(left)) is not None

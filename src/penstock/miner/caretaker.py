@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.kit.log import events
-from penstock.kit.runtime import BEAT_EVERY_MS, Runtime, TaskFailed
+from penstock.kit.runtime import BEAT_EVERY_MS, Runtime, RuntimeDown, TaskFailed
 
 STOP_MS = 10_000
 LIST_MS = 30_000
@@ -32,14 +32,14 @@ class Caretaker:
             try:
                 async with asyncio.timeout(LIST_MS / 1000):
                     await self.look()
-            except (TaskFailed, TimeoutError) as error:
+            except (RuntimeDown, TaskFailed, TimeoutError) as error:
                 self.why = f"the runtime {self.runtime.kind} does not answer: {error}"
             else:
                 self.why = ""
             await asyncio.sleep(BEAT_EVERY_MS / 1000)
 
     async def look(self) -> None:
-        """Beat once, and end strays. Raises TaskFailed."""
+        """Beat once, and end strays. Raises TaskFailed, RuntimeDown."""
         await self.runtime.beat()
         for task in await self.runtime.list():
             if not self.is_known(task.name):

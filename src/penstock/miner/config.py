@@ -85,6 +85,54 @@ class RuntimeKind(Enum):
     """As processes of this machine, each in a sandbox; they outlive a killed agent by two minutes."""
     CHILD = "child"
     """As children of the agent, without a sandbox: they end with it."""
+    DOCKER = "docker"
+    """In containers, each of an image of `images`."""
+    PODMAN = "podman"
+    KUBERNETES = "kubernetes"
+    """As Jobs of a cluster, each of an image of `images`."""
+    RAY = "ray"
+    """As placement groups of a Ray cluster: for engines that need several nodes."""
+
+
+IMAGED = frozenset({RuntimeKind.DOCKER, RuntimeKind.PODMAN, RuntimeKind.KUBERNETES})
+DEFAULT_IMAGE = "default"
+
+
+class ContainersConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The runtimes `docker` and `podman` (docs/runtimes.md)."""
+
+    socket: str = ""
+    """The service's Unix socket; empty: the usual one of the system's service."""
+
+
+class KubernetesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The runtime `kubernetes` (docs/runtimes.md)."""
+
+    namespace: str = "default"
+    """Of the engines."""
+    kubeconfig: str = ""
+    """A file; empty: what a pod of the cluster is given."""
+    context: str = ""
+    """Of that file; empty: its current one."""
+    user: int = 65_532
+    """The number that engines run as, never 0."""
+    runtime_class: str = ""
+    """`gvisor`, `kata` or what the cluster has; empty: its default."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What the cluster calls a GPU."""
+    claims: dict[str, str] = {}
+    """Where volumes are mounted -> PersistentVolumeClaim: models, and what engines write."""
+    callers: dict[str, str] = {}
+    """Labels of the pods that may call an engine; empty: any pod may."""
+
+
+class RayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The runtime `ray` (docs/runtimes.md)."""
+
+    address: str = "auto"
+    """Of a cluster that this machine is a node of, as `ray.init` takes it."""
+    python: str = ""
+    """The interpreter that has Ray and penstock; empty: this one."""
 
 
 class WeightsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,6 +193,13 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     tunnel: TunnelConfig = TunnelConfig()
     weights: WeightsConfig = WeightsConfig()
     runtime: RuntimeKind = RuntimeKind.PROCESS
+    images: dict[str, str] = {}
+    """For engines in containers: kind of engine -> image, best by digest; `default` is for all others.
+    Images of our own workers have this release of penstock for their `python3`.
+    """
+    containers: ContainersConfig = ContainersConfig()
+    kubernetes: KubernetesConfig = KubernetesConfig()
+    ray: RayConfig = RayConfig()
     deadlines: Deadlines = Deadlines()
     bounds: Bounds = Bounds()
 
@@ -152,6 +207,12 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def params(self) -> Params:
         """The numbers of the network that is named."""
         return NETWORKS[self.network]
+
+    def image(self, engine: str) -> str:
+        """The image of that kind of engine, "" where engines need none."""
+        if self.runtime not in IMAGED:
+            return ""
+        return self.images.get(engine, self.images.get(DEFAULT_IMAGE, ""))
 
     @property
     def prices(self) -> PricePolicy:
@@ -197,6 +258,15 @@ def check_config(config: MinerConfig, *, place: str) -> MinerConfig:
         reason = "`instances_max` is at least 1"
     elif not 1 <= config.tunnel.spare_min <= config.tunnel.links_max:
         reason = "`tunnel.spare_min` is at least 1 and at most `tunnel.links_max`"
+    elif config.runtime in IMAGED and not config.images:
+        reason = (
+            f"with the runtime {config.runtime.value}, `images` names the image of each kind of engine, "
+            f"or a `{DEFAULT_IMAGE}`"
+        )
+    elif config.kubernetes.user <= 0:
+        reason = "`kubernetes.user` is above 0: engines never run as root"
+    elif config.weights.quota_bytes <= 0 or config.weights.reserve_bytes < 0:
+        reason = "`weights.quota_bytes` is above 0 and `weights.reserve_bytes` is not below it"
     elif not config.chutes and not config.auto:
         reason = "name a chute in `chutes`, or set `auto` to serve what the market lacks"
     else:

@@ -83,8 +83,7 @@ class Control:
     async def _look(self) -> None:
         looks = 0
         while True:
-            # A driver may take its time: not in the loop that serves.
-            self.watch.look(await asyncio.to_thread(self.watch.read))
+            self.watch.look(await self.watch.read())
             looks += 1
             if looks % SAVE_EVERY_LOOKS == 0:
                 self._save()

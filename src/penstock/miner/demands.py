@@ -96,9 +96,13 @@ def _needs(path: str, fields: Fields) -> list[tuple[Capability, str | None]]:
     kind = answer_format.get("type") if isinstance(answer_format, dict) else None
     is_stream = bool(fields.get("stream"))
     is_chat, is_completion = path == CHAT_PATH, path == COMPLETIONS_PATH
+    is_told = path in GENERATION and fields.get("prompt_logprobs") is not None
     is_forced = is_chat and fields.get("tool_choice") == "required"
     conditions = (
         (Capability.STREAM, is_chat and is_stream, "stream"),
+        (Capability.N, is_chat and _is_several(fields.get("n")), "n"),
+        (Capability.STOP, is_chat and bool(fields.get("stop")), "stop"),
+        (Capability.PROMPT_LOGPROBS, is_told, "prompt_logprobs"),
         (Capability.LOGPROBS, path in GENERATION and bool(fields.get("logprobs")), "logprobs"),
         (Capability.TOOLS, is_chat and bool(fields.get("tools")), "tools"),
         (Capability.TOOL_CHOICE, is_forced, "tool_choice"),
@@ -113,6 +117,10 @@ def _needs(path: str, fields: Fields) -> list[tuple[Capability, str | None]]:
     )
     named = [(capability, param) for capability, needed, param in conditions if needed]
     return [(PATHS[path], None), *named]
+
+
+def _is_several(n: object) -> bool:
+    return type(n) is int and n > 1
 
 
 def _check_format(wanted: object) -> None:

@@ -7,7 +7,7 @@ engines go on, and its next life takes them over under their names (`recover`).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,10 +66,13 @@ class Fleet:
         for kept in self.inventory.open():
             back = self.inventory.note(kept.name, Event.RETURNED)
             if back.state is State.GONE:
-                continue  # Its engine, if it still runs, is nobody's: the caretaker ends it.
+                # Its engine, if it still runs, is nobody's: the caretaker ends it.
+                self.launcher.weights.drop(kept.manifest, instance=kept.name)
+                continue
             share = back.share
             if share is None or not self.memory.knows(share) or not self.memory.has_room(share):
                 self.inventory.note(kept.name, Event.DRAIN)
+                self.launcher.weights.drop(kept.manifest, instance=kept.name)
                 _log.warning("instance.homeless", instance=kept.name, slots=share and share.slots)
                 continue
             self._begin(scope, back)
@@ -88,9 +91,7 @@ class Fleet:
             return True
         return self.memory.fitting(manifest, self.footprint(chute, manifest)) is not None
 
-    def add(
-        self, scope: Scope, chute: str, manifest: Manifest, *, auto: bool
-    ) -> Instance | None:
+    def add(self, scope: Scope, chute: str, manifest: Manifest, *, auto: bool) -> Instance | None:
         """Start serving a chute, or wake the instance of it that sleeps; returns at once, None when
         there is no memory for it.
         """
@@ -204,7 +205,7 @@ class Fleet:
                     # A former run of this task was cut short by a bug of ours.
                     await self._advance(instance, Event.BROKE)
         self.instances.pop(instance.name, None)
-        self.launcher.weights.drop(instance.name)
+        self.launcher.weights.drop(instance.manifest, instance=instance.name)
         _log.info("instance.removed", instance=instance.name)
 
     async def _rise(self, instance: Instance) -> None:
@@ -292,34 +293,34 @@ class Fleet:
 
     async def _do(self, instance: Instance, action: Action) -> None:
         """Raises EngineFailed, EngineUnknown, TimeoutError from what brings it up or to sleep."""
-        match action:
-            case Action.RESERVE:
-                self.memory.reserve(instance.name, instance.share)
-            case Action.RELEASE:
-                self.memory.release(instance.name)
-            case Action.PULL:
-                await self.launcher.pull(instance)
-            case Action.LAUNCH:
-                await self.launcher.launch(instance)
-            case Action.PROBE:
-                measured_bytes = await self.launcher.probe(instance)
-                self.inventory.measure(instance.chute, measured_bytes)
-            case Action.OFFER:
-                instance.why = ""
-                _log.info("instance.ready", instance=instance.name)
-                self.changed.set()
-            case Action.WITHDRAW:
-                await self.withdraw(instance)
-            case Action.FINISH:
-                await self._finish(instance)
-            case Action.SLEEP:
-                await self.launcher.suspend(instance)
-            case Action.WAKE:
-                await self.launcher.resume(instance)
-            case Action.STOP:
-                await self.launcher.stop(instance)
-            case Action.WAIT:
-                pass  # `_rest` waits, where a call can be heard.
+        launcher = self.launcher
+        doing: Mapping[Action, Callable[[Instance], Awaitable[None]]] = {
+            Action.PULL: launcher.pull,
+            Action.LAUNCH: launcher.launch,
+            Action.PROBE: self._probe,
+            Action.OFFER: self._show,
+            Action.WITHDRAW: self.withdraw,
+            Action.FINISH: self._finish,
+            Action.SLEEP: launcher.suspend,
+            Action.WAKE: launcher.resume,
+            Action.STOP: launcher.stop,
+        }
+        if action is Action.RESERVE:
+            self.memory.reserve(instance.name, instance.share)
+        elif action is Action.RELEASE:
+            self.memory.release(instance.name)
+        elif action is not Action.WAIT:  # `_rest` waits, where a call can be heard
+            await doing[action](instance)
+
+    async def _probe(self, instance: Instance) -> None:
+        """Raises EngineFailed, TimeoutError."""
+        self.inventory.measure(instance.chute, await self.launcher.probe(instance))
+
+    async def _show(self, instance: Instance) -> None:
+        """Have it offered at once."""
+        instance.why = ""
+        _log.info("instance.ready", instance=instance.name)
+        self.changed.set()
 
     async def _finish(self, instance: Instance) -> None:
         """Let running requests end, within the deadline."""

@@ -5,7 +5,7 @@ value that nobody knows is null, never guessed.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,8 @@ class Watch:
     """Looks at a miner now and then; makes frames of what it has seen."""
 
     miner: Miner
-    read: Callable[[], Reading]
+    read: Callable[[], Awaitable[Reading]]
+    """Asks the drivers, which may take their time."""
     earnings: Earnings
     maintenance: Maintenance
     pid: int = 0
@@ -70,6 +71,7 @@ class Watch:
         reading = self._looks[-1].reading if self._looks else Reading(HostReading(), ())
         health = miner.health()
         window = self.maintenance.window
+        is_past = window is not None and window.until_ms <= now_ms
         return {
             "now_ms": now_ms,
             "pid": self.pid,
@@ -92,7 +94,7 @@ class Watch:
                 "power_is_measured": power_mw(reading) is not None,
             },
             "maintenance": None
-            if window is None
+            if window is None or is_past
             else {
                 "from_ms": window.from_ms,
                 "until_ms": window.until_ms,

@@ -1,8 +1,9 @@
 """What `/health` says of instances, cards and the other nodes of one miner identity."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from penstock.kit.metrics import Metrics
 from penstock.miner.budget import Memory, taken_bytes
 from penstock.miner.instance import Instance
 
@@ -43,6 +44,15 @@ def engine_health(one: Instance) -> dict[str, Any] | None:
         "generated_tokens": stats.generated_tokens,
         "preempted": stats.preempted,
     }
+
+
+def gauge_instances(metrics: Metrics, instances: Iterable[Instance]) -> None:
+    """What `/metrics` says of them, with what their engines say of themselves."""
+    for one in instances:
+        metrics.gauge("miner_running", one.running, instance=one.name)
+        metrics.gauge("miner_room", one.room, instance=one.name)
+        for name, value in (engine_health(one) or {}).items():
+            metrics.gauge(f"miner_engine_{name}", int(value), instance=one.name)
 
 
 def slots_health(memory: Memory) -> list[dict[str, Any]]:

@@ -17,7 +17,9 @@ FORGO_FIELD = "cache_prompt"
 def payer_of(order: Order, own_salt: object) -> str:
     """What a payer's prompts are kept under."""
     own = own_salt if isinstance(own_salt, str) else ""
-    return f"{order.gateway} {order.payer_tag} {own}"
+    tag = order.payer_tag
+    # With its length, no tag and salt together look like others.
+    return f"{order.gateway} {len(tag)} {tag} {own}"
 
 
 def cache_salt(key: bytes, payer: str) -> str:

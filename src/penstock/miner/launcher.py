@@ -53,7 +53,11 @@ class Launcher:
 
     async def pull(self, instance: Instance) -> None:
         """Its weights are here after this. Raises EngineFailed."""
-        await self.weights.pull(instance.manifest, instance=instance.name)
+
+        def say(words: str) -> None:
+            instance.why = words
+
+        await self.weights.pull(instance.manifest, instance=instance.name, say=say)
 
     async def launch(self, instance: Instance) -> None:
         """Its engine answers after this, or is the one that answered all the time: an engine outlives

@@ -138,6 +138,7 @@ def prepare(
     payer = payer_of(order, fields.pop(SALT_FIELD, None))
     if Capability.CACHE_SALT in capabilities and salt_key:
         fields[SALT_FIELD] = cache_salt(salt_key, payer)
+    _forgo_cache(fields, manifest, capabilities)
     ready = Prepared(
         body=b"",
         path=order.path,
@@ -270,6 +271,14 @@ def _set_seed(fields: dict[str, Any], order: Order, capabilities: frozenset[Capa
         fields.pop("seed", None)
     elif order.seed and fields.get("seed") is None:
         fields["seed"] = order.seed
+
+
+def _forgo_cache(
+    fields: dict[str, Any], manifest: Manifest, capabilities: frozenset[Capability]
+) -> None:
+    """Of slots that are not ours to give nobody says whose prompts are in them: none is used again."""
+    if manifest.engine in LLAMA and Capability.CACHE_SLOTS not in capabilities:
+        fields[FORGO_FIELD] = False
 
 
 def _ask_counts(fields: dict[str, Any], engine: str) -> tuple[bool, set[str]]:

@@ -26,4 +26,6 @@ def build_routes(miner: Miner) -> Routes:
     routes.add("POST", "/v1/cancel/{order_id}", front.cancel)
     routes.add("GET", "/health", health)
     routes.add("GET", "/metrics", metrics)
+    for path, handler in miner.ports.pages.items():
+        routes.add("GET", path, handler)
     return routes

@@ -11,40 +11,33 @@ from typing import Any
 from penstock.kit.clock import OffsetClock
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
-from penstock.kit.ports import Clock, Entropy, Files, Network, Sign, Verify
-from penstock.kit.runtime import Runtime
 from penstock.kit.tasks import Scope, crash_recorder
 from penstock.kit.wire.client import ClientLimits, HttpClient
-from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.admission import Admission
-from penstock.miner.budget import Memory, slots_of
 from penstock.miner.caretaker import Caretaker
 from penstock.miner.charter import Trust
-from penstock.miner.choosing import Chooser, Placement
+from penstock.miner.choosing import Chooser
 from penstock.miner.claims import Claims
 from penstock.miner.config import MinerConfig
 from penstock.miner.deployment import Deployment
 from penstock.miner.fleet import Fleet
 from penstock.miner.front import Front
-from penstock.miner.health import instance_health, slots_health
 from penstock.miner.hardware import Hardware
-from penstock.miner.instance import Instance, State
-from penstock.miner.inventory import Inventory
+from penstock.miner.health import gauge_instances, instance_health, slots_health
+from penstock.miner.instance import State
 from penstock.miner.jobs import Jobs
-from penstock.miner.launcher import Engines, Launcher, Readings, no_readings
 from penstock.miner.maintenance import Maintenance
 from penstock.miner.market import Market
 from penstock.miner.offers import Offers, Terms
 from penstock.miner.outbox import Outbox
 from penstock.miner.placement import Abilities
+from penstock.miner.ports import Ports, build_fleet, owner_of
 from penstock.miner.replay import ReplayGuard
 from penstock.miner.sealing import Sealing
 from penstock.miner.session_pages import SessionPages
 from penstock.miner.sessions import Sessions
-from penstock.miner.store import OutboxStore
 from penstock.miner.timing import MarketTime
 from penstock.miner.tunnels import Tunnels
-from penstock.miner.weights import OwnWeights, Weights
 from penstock.spec.params import Params
 
 ENGINE_LINKS = ClientLimits(idle_max=0)
@@ -53,35 +46,6 @@ POST must not meet that moment. A fresh connection on loopback costs 0.1 ms."""
 SALT_KEY_BYTES = 32
 
 _log = events("miner")
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What a miner needs of the world. `engine_kinds` are the engines that `engines` can build.
-
-    `store` keeps receipts, `journal` what runs here. `runtime` is where engines run as tasks, None
-    where they do not. `readings` tell how full the cards are.
-    """
-
-    clock: Clock
-    network: Network
-    client: HttpClient
-    key: Sign
-    verify: Verify
-    entropy: Entropy
-    engines: Engines
-    engine_kinds: frozenset[str]
-    store: OutboxStore
-    journal: OutboxStore
-    runtime: Runtime | None = None
-    weights: Weights = field(default_factory=OwnWeights)
-    readings: Readings = no_readings
-    placement: Placement | None = None
-    """The owner's own choice of what runs; None: the one that comes with Penstock."""
-    files: Files | None = None
-    """Where small things of its own are kept over restarts."""
-    road: Road | None = None
-    """How tunnel ports of gateways are dialled; only a miner that opens reverse connections needs it."""
 
 
 @dataclass(slots=True)
@@ -187,9 +151,7 @@ class Miner:
 
     def measure(self) -> bytes:
         """What `/metrics` answers."""
-        for one in self.parts.fleet.instances.values():
-            self.metrics.gauge("miner_running", one.running, instance=one.name)
-            self.metrics.gauge("miner_room", one.room, instance=one.name)
+        gauge_instances(self.metrics, self.parts.fleet.instances.values())
         self.metrics.gauge("miner_clock_skew_ms", self.parts.time.skew_ms)
         return self.metrics.render()
 
@@ -249,7 +211,9 @@ def wire(miner: Miner) -> Parts:
         metrics=miner.metrics,
         maintenance=maintenance,
     )
-    fleet = build_fleet(miner, offers)
+    fleet = build_fleet(
+        ports, config, hardware=miner.hardware, metrics=miner.metrics, offers=offers
+    )
     deployment = Deployment(
         market=market,
         trust=trust,
@@ -286,33 +250,6 @@ def wire(miner: Miner) -> Parts:
         if ports.runtime is None
         else Caretaker(ports.runtime, lambda name: fleet.find(name) is not None),
     )
-
-
-def build_fleet(miner: Miner, offers: Offers) -> Fleet:
-    """The instances, over the journal and the memory of this machine."""
-    ports, config = miner.ports, miner.config
-    return Fleet(
-        miner_name=config.name,
-        suffix=ports.key.identity.rpartition(":")[2][:8],
-        launcher=Launcher(
-            engines=ports.engines,
-            weights=ports.weights,
-            deadlines=config.deadlines,
-            readings=ports.readings,
-        ),
-        inventory=Inventory(ports.journal),
-        memory=Memory(slots_of(miner.hardware)),
-        deadlines=config.deadlines,
-        metrics=miner.metrics,
-        withdraw=offers.withdraw,
-    )
-
-
-def owner_of(delegation: dict[str, Any] | None, identity: str) -> str:
-    """Who stands behind this node's key: whoever delegated to it, or the key itself."""
-    body = (delegation or {}).get("body")
-    owner = body.get("owner") if isinstance(body, dict) else None
-    return owner if isinstance(owner, str) else identity
 
 
 def build_sessions(miner: Miner, trust: Trust, time: MarketTime) -> Sessions:

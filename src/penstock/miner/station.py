@@ -11,8 +11,9 @@ from penstock.kit.wire.tunnel_greeting import Party
 from penstock.kit.wire.tunnel_keeper import HOT, KeeperLimits, turned_limits
 from penstock.miner.config import MinerConfig, TunnelMode
 from penstock.miner.hardware import Hardware
+from penstock.miner.ports import Ports
 from penstock.miner.routes import build_routes
-from penstock.miner.service import Miner, Ports
+from penstock.miner.service import Miner
 from penstock.miner.tunnels import KEEPERS_MAX, Tunnels, offered_endpoint
 from penstock.spec.params import Params
 

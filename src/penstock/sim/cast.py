@@ -90,6 +90,10 @@ class MinerPart:
     clock_skew_ms: int
     is_hidden: bool = False
     """Behind NAT: it reaches gateways, and nothing reaches it."""
+    owner: str = ""
+    """Whose node it is, by a delegation to its key; "": its own."""
+    machine: str = ""
+    """What its hardware calls itself; "": a machine of its own."""
 
     def habits(self) -> Habits:
         """How its engines begin."""

@@ -1,11 +1,14 @@
 """Miners as a world runs them: the production miner with simulated engines, and its adversaries."""
 
+from typing import Any
+
 from penstock.kit.engine import Engine
 from penstock.kit.wire.client import HttpClient
 from penstock.miner.config import Deadlines, MinerConfig, TunnelConfig, TunnelMode
 from penstock.miner.hardware import Hardware
 from penstock.miner.instance import Launch
-from penstock.miner.service import Miner, Ports
+from penstock.miner.ports import Ports
+from penstock.miner.service import Miner
 from penstock.miner.station import run_miner
 from penstock.sim.cast import MinerPart, Trait
 from penstock.sim.engine import KIND, SimEngine
@@ -15,8 +18,11 @@ from penstock.sim.lives import Life, LifeOutbox
 from penstock.sim.operator import serving
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.sim.tunnels import road_of
+from penstock.spec.canon import to_plain
+from penstock.spec.keys import Delegation, Role, sign
 
 INSIDE_PORT = 9_000
+FOR_EVER_MS = 1 << 50
 DEADLINES = Deadlines(engine_idle_ms=10_000, drain_ms=5_000, seal_ms=20_000)
 
 
@@ -59,7 +65,12 @@ class MinerHost:
             road=road_of(ground, name),
         )
         hardware = Hardware(
-            kind="cpu", model="sim", cores=4, memory_bytes=1 << 33, gpus=(), device=f"device-{name}"
+            kind="cpu",
+            model="sim",
+            cores=4,
+            memory_bytes=1 << 33,
+            gpus=(),
+            device=f"device-{self.part.machine or name}",
         )
         serve = run_miner(
             ports,
@@ -97,9 +108,19 @@ class MinerHost:
             price_share_ppm=part.price_share_ppm,
             operator=self.ground.key("operator").identity,
             clock_skew_ms=part.clock_skew_ms,
+            delegation=self._delegation(),
             tunnel=TunnelConfig(mode=TunnelMode.ONLY if part.is_hidden else TunnelMode.OFF),
             deadlines=DEADLINES,
         )
+
+    def _delegation(self) -> dict[str, Any] | None:
+        """The owner's word for this node's key."""
+        if not self.part.owner:
+            return None
+        owner = self.ground.key(self.part.owner)
+        word = Delegation(owner.identity, self.identity, Role.MINER, FOR_EVER_MS)
+        plain: dict[str, Any] = to_plain(sign("delegation", word, owner))
+        return plain
 
     def _started(self, miner: Miner, life: Life) -> None:
         if not life.is_over:

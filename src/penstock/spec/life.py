@@ -6,7 +6,7 @@ with `suspended` (its engine sleeps and its memory is free for another) and `fai
 after a wait). The table is closed: what is not in it is refused. It is pure, so a miner's journal of
 events says exactly in which state an instance was when its agent was killed, and `RETURNED` says where
 it goes on: tasks outlive agents, so an engine that still runs is launched "again" under the same name,
-which finds it running (see ADR 16).
+which finds it running (see ADR 17).
 """
 
 from collections.abc import Iterable, Mapping
@@ -116,9 +116,7 @@ TABLE: Mapping[tuple[State, Event], Step] = {
     (State.PROBING, Event.BROKE): _BROKEN,
     (State.PROBING, Event.DRAIN): _LEAVING,
     (State.PROBING, Event.RETURNED): _AGAIN,
-    (State.SERVING, Event.BROKE): Step(
-        State.FAILED, (Action.WITHDRAW, Action.STOP, Action.WAIT)
-    ),
+    (State.SERVING, Event.BROKE): Step(State.FAILED, (Action.WITHDRAW, Action.STOP, Action.WAIT)),
     (State.SERVING, Event.SUSPEND): Step(
         State.SUSPENDED, (Action.WITHDRAW, Action.FINISH, Action.SLEEP, Action.RELEASE)
     ),

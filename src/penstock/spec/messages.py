@@ -112,8 +112,8 @@ def check_manifest(manifest: Manifest) -> None:
 class Offer:
     """A miner's statement: this instance serves this chute at this price, with room, until then.
 
-    `seq` rises with each renewal; a lower one is stale. `device` names the physical device (one
-    device counts once), `delegation` binds the signing key to `miner`.
+    `seq` rises with each renewal; a lower one is stale. `device` names the physical device that
+    it uses, or several joined by `+` (one device counts once), `delegation` binds the signing key to `miner`.
     """
 
     instance: str

@@ -1,6 +1,7 @@
 """One physical card is offered by one agent; one processor by many, and it counts once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,14 +21,12 @@ CARD = "nvidia-h100"
 OWNER = ToyKey("owner").identity
 
 
-def on_card(key: ToyKey, instance: str, device: str = "card", **changes: object) -> Offer:
+def on_card(key: ToyKey, instance: str, device: str = "card", **changes: Any) -> Offer:
     offer = offer_of(instance=instance, miner=key.identity, device=device, hardware=CARD)
     return replace(offer, **changes)
 
 
-def take(
-    offers: Offers, offer: Offer, key: ToyKey, *, owner: str = "", now_ms: int = 0
-) -> bool:
+def take(offers: Offers, offer: Offer, key: ToyKey, *, owner: str = "", now_ms: int = 0) -> bool:
     signed = sign("offer", offer, key)
     return offers.take(offer, signed, owner=owner or key.identity, now_ms=now_ms)
 
@@ -111,7 +110,7 @@ def test_the_card_of_one_that_vanished_is_held_for_it_for_a_while() -> None:
     take(offers, offer, ANNA, owner=OWNER)
     gone_ms = offer.valid_until_ms + 1
     assert offers.expire(gone_ms) == ["anna-1"]
-    later = {"valid_until_ms": gone_ms + 60_000, "seq": 9}
+    later: dict[str, Any] = {"valid_until_ms": gone_ms + 60_000, "seq": 9}
     said = refused(offers, on_card(BERT, "bert-1", **later), BERT, now_ms=gone_ms + 1)
     assert "Try again in 5 s" in said
     # Another node of the same owner, or the agent itself, need not wait.
@@ -135,7 +134,7 @@ def test_who_comes_back_in_time_has_its_card() -> None:
     offer = on_card(ANNA, "anna-1")
     take(offers, offer, ANNA)
     offers.expire(offer.valid_until_ms + 1)
-    later = {"valid_until_ms": offer.valid_until_ms + 60_000, "seq": 2}
+    later: dict[str, Any] = {"valid_until_ms": offer.valid_until_ms + 60_000, "seq": 2}
     now_ms = offer.valid_until_ms + 2
     assert take(offers, on_card(ANNA, "anna-1", **later), ANNA, now_ms=now_ms)
     refused(offers, on_card(BERT, "bert-1", **later), BERT, now_ms=now_ms)

@@ -23,6 +23,7 @@ from penstock.miner.fleet import Fleet
 from penstock.miner.instance import Instance, Launch
 from penstock.miner.inventory import Inventory
 from penstock.miner.launcher import Launcher
+from penstock.miner.weights import Say
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.spec.life import State
 from penstock.spec.messages import Manifest, chute_id
@@ -234,15 +235,16 @@ class OneSize:
         self.gib = gib
         self.dropped: list[str] = []
 
-    async def pull(self, manifest: Manifest, *, instance: str) -> None:
+    async def pull(self, manifest: Manifest, *, instance: str, say: Say) -> None:
         assert manifest.name
-        assert instance
+        say(f"fetching for {instance}")
 
     def size_bytes(self, manifest: Manifest) -> int:
         assert manifest.name
         return self.gib * GIB
 
-    def drop(self, instance: str) -> None:
+    def drop(self, manifest: Manifest, *, instance: str) -> None:
+        assert manifest.name
         self.dropped.append(instance)
 
 

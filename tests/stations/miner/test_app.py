@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -38,6 +38,7 @@ from penstock.spec.pricing import charge_ceiling, prompt_units_max
 from penstock.spec.receipts import Outcome, check_receipt
 
 DEADLINE_S = 90
+END_S = 20
 CHAT = "/v1/chat/completions"
 OPERATOR, GATEWAY, OWNER = (Ed25519Key(bytes([number]) * 32) for number in (1, 2, 3))
 TINY = replace(
@@ -128,7 +129,7 @@ class Peer:
 
 @asynccontextmanager
 async def miner_process(peer: Peer, home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The app, started; killed at the end if it still runs."""
+    """The app, started; ended at the end if it still runs."""
     home.mkdir(exist_ok=True)
     config = {
         "name": "m",
@@ -148,9 +149,13 @@ async def miner_process(peer: Peer, home: Path) -> AsyncIterator[asyncio.subproc
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        # Asked first: the engines of an agent that is killed outlive it by two minutes.
+        for end in (process.terminate, process.kill):
+            if process.returncode is None:
+                end()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_S):
+                        await process.wait()
 
 
 def order_for(offer: Offer, body: bytes, *, order_id: str) -> Order:

@@ -95,7 +95,7 @@ def test_what_nothing_is_known_of_gets_a_whole_card_but_not_the_whole_processor(
 
 def test_several_chutes_share_a_card_until_it_is_full() -> None:
     memory = Memory(machine(card(1)))
-    names = []
+    names: list[str] = []
     while (share := memory.fitting(chute(), Footprint(measured_bytes=16 * GIB))) is not None:
         names.append(f"m-{len(names)}")
         memory.reserve(names[-1], share)

@@ -24,7 +24,8 @@ from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.config import Deadlines, MinerConfig
 from penstock.miner.hardware import Hardware
 from penstock.miner.instance import Launch
-from penstock.miner.service import Miner, Ports
+from penstock.miner.ports import Ports
+from penstock.miner.service import Miner
 from penstock.miner.station import run_miner
 from penstock.sim.loop import VirtualClock, VirtualLoop, run
 from penstock.sim.net import MemoryNetwork

@@ -10,7 +10,7 @@ from penstock.kit.engine import Capability
 from penstock.kit.wire.client import HttpClient, Reply
 from penstock.kit.wire.http import JSON_HEADERS, Headers
 
-CALL_DEADLINE_MS = 60_000
+CALL_DEADLINE_MS = 180_000
 Checks = dict[Capability, Callable[[], Awaitable[bool]]]
 
 

@@ -2,7 +2,7 @@
 
 | kind | source |
 |---|---|
-| `vllm`, `sglang` | `file:/absolute/folder`, or a fetched folder (`hf:owner/repo@rev`), in Hugging Face's layout |
+| `vllm`, `sglang` | `file:/absolute/folder` or a fetched folder (`hf:owner/repo@rev`) of Hugging Face |
 """
 
 from collections.abc import Callable

@@ -10,6 +10,7 @@
 | `images` | `builtin:tiny-image`, `file:/absolute/folder`, or fetched | images, on CPU |
 | `diffusers` | the same, any folder that diffusers knows | images, on CPU or GPU (extra `heavy`) |
 | `vllm`, `sglang` | a folder in Hugging Face's layout: `file:/absolute/folder`, or fetched | chat, ... |
+| `transformers` | the same (extra `heavy`) | chat, completions, one at a time |
 | `openai-http` | `http://host:port[#model]` | whatever that server does |
 | `echo` | anything, even "" | its questions, for development |
 
@@ -25,7 +26,12 @@ from pathlib import Path
 from typing import assert_never
 
 from penstock.adapters.engines import flite, minilm, moderation, pocketsphinx
-from penstock.adapters.engines.big_servers import folder_digest, server_dialect
+from penstock.adapters.engines.big_servers import (
+    checked,
+    folder_digest,
+    folder_name,
+    server_dialect,
+)
 from penstock.adapters.engines.debian_package import Fetch, fetch_url
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.adapters.engines.images import diffusers_worker, images_digest, images_worker
@@ -44,6 +50,7 @@ from penstock.adapters.engines.model_files import (
 from penstock.adapters.engines.openai_http import OpenaiHttp
 from penstock.adapters.engines.served import ServedEngine
 from penstock.adapters.engines.server_options import ServerGround
+from penstock.adapters.engines.transformers_engine import transformers_worker
 from penstock.adapters.engines.worker_engine import Worker, WorkerEngine
 from penstock.adapters.runtimes.child import ChildRuntime
 from penstock.adapters.weights.reference import is_fetched
@@ -64,6 +71,7 @@ class EngineKind(StrEnum):
     DIFFUSERS = "diffusers"
     VLLM = "vllm"
     SGLANG = "sglang"
+    TRANSFORMERS = "transformers"
     OPENAI_HTTP = "openai-http"
     ECHO = "echo"
 
@@ -125,6 +133,12 @@ def build_engine(
             worker = build(source, limits, fetched=partial(world.located, source, digest))
             worker = replace(worker, gpu_uuids=limits.gpu_uuids)
             return worker_engine(worker, world, name)
+        case EngineKind.TRANSFORMERS:
+            located_model = partial(world.located, source, digest)
+            worker = transformers_worker(
+                folder_name(kind, source), limits, weights=lambda: checked(kind, located_model())
+            )
+            return worker_engine(worker, world, name)
         case EngineKind.VLLM | EngineKind.SGLANG as big:
             ground = ServerGround(world.env, world.key, world.home / "cache" / big)
             locate = partial(world.located, source, digest)
@@ -159,7 +173,7 @@ def model_digest(kind: str, source: str) -> str:
             return sole(kind, source).digest()
         case EngineKind.IMAGES | EngineKind.DIFFUSERS:
             return images_digest(kind, source)
-        case EngineKind.VLLM | EngineKind.SGLANG:
+        case EngineKind.VLLM | EngineKind.SGLANG | EngineKind.TRANSFORMERS:
             return folder_digest(kind, source)
         case EngineKind.OPENAI_HTTP:
             return hashlib.sha256(source.partition("#")[2].encode()).hexdigest()

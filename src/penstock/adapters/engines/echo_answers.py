@@ -22,6 +22,7 @@ from penstock.adapters.engines.echo_words import (
     Prompts,
     sse,
     texts_of,
+    tokens_before,
     understood,
     words_of,
 )
@@ -29,9 +30,13 @@ from penstock.adapters.engines.echo_words import (
 DONE = b"data: [DONE]\n\n"
 VECTOR_SIZE = 32
 CHOICES_MAX = 128
+STOPS_MAX = 16
 
 TokensMax = Annotated[int, msgspec.Meta(ge=1)] | None
 Count = Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)] | None
+
+
+Stop = str | Annotated[list[str], msgspec.Meta(max_length=STOPS_MAX)] | None
 
 
 class StreamOptions(msgspec.Struct):
@@ -47,6 +52,7 @@ class Question(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     max_tokens: TokensMax = None
     n: Count = None
+    stop: Stop = None
     seed: int | None = None
 
 
@@ -219,7 +225,7 @@ def read_chat(body: bytes) -> Answer:
         said = instance_text(question.response_format or {})
     call = tool_called(question.tools, question.tool_choice)
     tokens_max = question.max_completion_tokens or question.max_tokens
-    choice = cut_choice(0, said, tokens_max=tokens_max)
+    choice = stopped(cut_choice(0, said, tokens_max=tokens_max), question.stop)
     if call is not None:
         choice = Choice(0, (), "tool_calls", call=call)
     return built_answer(
@@ -236,7 +242,10 @@ def read_completion(body: bytes) -> Answer:
     question = understood(body, CompletionQuestion)
     prompts = texts_of(question.prompt)
     choices = [
-        cut_choice(0, prompt, tokens_max=question.max_tokens, echoes=bool(question.echo))
+        stopped(
+            cut_choice(0, prompt, tokens_max=question.max_tokens, echoes=bool(question.echo)),
+            question.stop,
+        )
         for prompt in prompts
     ]
     asked = question.logprobs
@@ -262,6 +271,14 @@ def cut_choice(index: int, said: str, *, tokens_max: int | None, echoes: bool = 
         finish_reason="stop" if len(kept) == len(words) else "length",
         said_before=before,
     )
+
+
+def stopped(choice: Choice, stop: Stop) -> Choice:
+    """What is said before the first of the texts that end an answer."""
+    tokens = tokens_before(choice.tokens, [stop] if isinstance(stop, str) else stop or [])
+    if tokens == choice.tokens:
+        return choice
+    return Choice(choice.index, tokens, "stop", choice.said_before, choice.call)
 
 
 def built_answer(

@@ -104,6 +104,17 @@ def text_of(ids: list[int]) -> str:
     return b"".join(piece_of(number) for number in ids).decode(errors="replace")
 
 
+def tokens_before(tokens: tuple[str, ...], stops: list[str]) -> tuple[str, ...]:
+    """The tokens up to where one of the texts begins; the last of them may be a part of one."""
+    whole = "".join(tokens)
+    ends = [whole.index(stop) for stop in stops if stop and stop in whole]
+    left, kept = min(ends, default=len(whole)), []
+    for token in tokens:
+        kept.append(token[:left])
+        left -= len(kept[-1])
+    return tuple(token for token in kept if token)
+
+
 def texts_of(prompts: Prompts) -> list[str]:
     """A prompt or a batch of them, in words or ids, as texts."""
     if isinstance(prompts, str):

@@ -139,7 +139,7 @@ def check_packages(names: tuple[str, ...]) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise EngineFailed(
-            reason=f"The engine diffusers needs {', '.join(missing)}.",
+            reason=f"This engine needs {', '.join(missing)}.",
             log_tail="",
             remedy="Run `make up ALL=1`, or `pip install penstock[heavy]` where the miner runs.",
         )

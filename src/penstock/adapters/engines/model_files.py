@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from penstock.adapters.weights.errors import NotFetched, WeightsError
-from penstock.adapters.weights.reference import is_fetched, parse_reference
+from penstock.adapters.weights.reference import HubReference, is_fetched, parse_reference
 from penstock.adapters.weights.store import WeightStore
 from penstock.kit.engine import EngineFailed
 
@@ -41,15 +41,22 @@ def check_gguf(source: str) -> None:
     if not is_fetched(source):
         gguf_path(source)
         return
+    example = "hf:owner/repo/model.gguf@rev"
     try:
-        parse_reference(source)
+        reference = parse_reference(source)
     except WeightsError as error:
-        raise unknown_source("llamacpp", source, "hf:owner/repo/model.gguf@rev") from error
+        raise unknown_source("llamacpp", source, example) from error
+    if isinstance(reference, HubReference) and not reference.path.endswith(".gguf"):
+        raise unknown_source("llamacpp", source, example)
 
 
-def digest_unknown(source: str) -> EngineFailed:
+class DigestUnknown(EngineFailed):
+    """The source fits its engine, but its weights are not here: only the network can say their digest."""
+
+
+def digest_unknown(source: str) -> DigestUnknown:
     """Of weights that are not here nobody can say the digest without the network."""
-    return EngineFailed(
+    return DigestUnknown(
         reason=f"The digest of {source} is not known here.",
         log_tail="",
         remedy="Put model_digest into the chute's file: of a single file on a hub it is the SHA-256 "

@@ -28,7 +28,7 @@ from penstock.kit.wire.http import JSON_HEADERS
 FRESH_LINKS = ClientLimits(idle_max=0)
 OTHER_SEEDS = (8, 9, 10)
 STORY = "Tell me a story about a fox."
-STOPPED_CHARS_MIN, STOP_CHARS = 8, 3
+STORY_TOKENS, STOPPED_CHARS_MIN, STOP_CHARS = 32, 8, 3
 DIMENSIONS = 8
 WEATHER_TOOL = {
     "type": "function",
@@ -216,19 +216,20 @@ class Probe(Asker):
         return dig(choice, "message", "tool_calls", 0, "function", "name") == "get_weather"
 
     async def sees_n(self) -> bool:
-        body = chat_body("Hello!", max_tokens=2, n=2)
+        # vLLM refuses to say the same twice, so it is not asked greedily.
+        body = chat_body("Hello!", max_tokens=2, n=2) | {"temperature": 1}
         reply = decoded(await self.post("/v1/chat/completions", body))
         return dig(reply, "choices", 1, "index") == 1 and dig(reply, "choices", 2) is None
 
     async def sees_stop(self) -> bool:
         """What it says unhindered is cut before its own second half."""
-        whole = dig(await self.first_choice(STORY, max_tokens=16), "message", "content")
-        if not isinstance(whole, str) or len(whole) < STOPPED_CHARS_MIN:
+        whole = said(await self.first_choice(STORY, max_tokens=STORY_TOKENS))
+        if len(whole) < STOPPED_CHARS_MIN:
             return False
         middle = len(whole) // 2
         stop = whole[middle : middle + STOP_CHARS]
-        cut = await self.first_choice(STORY, max_tokens=16, stop=[stop])
-        return dig(cut, "message", "content") == whole[: whole.index(stop)]
+        cut = await self.first_choice(STORY, max_tokens=STORY_TOKENS, stop=[stop])
+        return said(cut) == whole[: whole.index(stop)]
 
     async def sees_prompt_logprobs(self) -> bool:
         body = chat_body("Hello there", max_tokens=1, prompt_logprobs=1)
@@ -256,3 +257,12 @@ class Probe(Asker):
     async def first_choice(self, question: str, **fields: object) -> object:
         reply = await self.post("/v1/chat/completions", chat_body(question, **fields))
         return dig(decoded(reply), "choices", 0)
+
+
+def said(choice: object) -> str:
+    """The text of a chat's answer; of one that is still thinking, its thoughts."""
+    for name in ("content", "reasoning_content", "reasoning"):
+        text = dig(choice, "message", name)
+        if isinstance(text, str) and text:
+            return text
+    return ""

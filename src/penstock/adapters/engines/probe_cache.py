@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from penstock.adapters.engines.asker import Asker, Checks, chat_body, decoded, dig
 from penstock.kit.engine import Capability
 
-QUESTION = "Tell me all about the rivers, the hills and the long roads between them. " * 3
-OTHER_QUESTION = "A fox, a hound and seven geese went to the market to buy bread and salt. " * 3
+QUESTION = "Tell me all about the rivers, the hills and the long roads between them. "
+OTHER_QUESTION = "A fox, a hound and seven geese went to the market to buy bread and salt. "
+TIMES, LONG_TIMES = 3, 9
+"""vLLM caches whole blocks, of 16 tokens on cards and of 128 on processors."""
 CACHED_MIN = 16
-"""One block of vLLM; what two questions have in common by the template alone is less."""
+"""What two questions have in common by the template alone is less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,20 @@ class CacheProbe:
 
     async def sees_salt(self) -> bool:
         """Found again under the same salt, and not under another one."""
-        await self.cached(QUESTION, cache_salt="probe-1")
-        again = await self.cached(QUESTION, cache_salt="probe-1")
-        other = await self.cached(QUESTION, cache_salt="probe-2")
+        question = QUESTION * LONG_TIMES
+        await self.cached(question, cache_salt="probe-1")
+        again = await self.cached(question, cache_salt="probe-1")
+        other = await self.cached(question, cache_salt="probe-2")
         return again >= CACHED_MIN > other
 
     async def sees_slots(self) -> bool:
         """Found again in the same slot, not where it is forgone, and nowhere once it was replaced."""
-        await self.cached(QUESTION, id_slot=0, cache_prompt=False)
-        again = await self.cached(QUESTION, id_slot=0, cache_prompt=True)
-        forgone = await self.cached(QUESTION, id_slot=0, cache_prompt=False)
-        await self.cached(OTHER_QUESTION, id_slot=0, cache_prompt=False)
-        replaced = await self.cached(QUESTION, id_slot=0, cache_prompt=True)
+        question, other = QUESTION * TIMES, OTHER_QUESTION * TIMES
+        await self.cached(question, id_slot=0, cache_prompt=False)
+        again = await self.cached(question, id_slot=0, cache_prompt=True)
+        forgone = await self.cached(question, id_slot=0, cache_prompt=False)
+        await self.cached(other, id_slot=0, cache_prompt=False)
+        replaced = await self.cached(question, id_slot=0, cache_prompt=True)
         return again >= CACHED_MIN and not forgone and replaced < CACHED_MIN
 
     async def cached(self, question: str, **fields: object) -> int:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.kit.runtime import RuntimeDown
+
 
 @dataclass(eq=False)
 class HomeTaken(Exception):
@@ -14,6 +16,20 @@ class HomeTaken(Exception):
         return (
             f"Another agent works in {self.home}: one home, one agent. "
             "Stop it, or start this one with a home of its own (--home)."
+        )
+
+
+@dataclass(eq=False)
+class LibraryMissing(Exception):
+    """The runtime needs a package that is not installed."""
+
+    kind: str
+    extra: str
+
+    def __str__(self) -> str:
+        return (
+            f"The runtime {self.kind} needs a package that is not installed here. "
+            f"Run `pip install 'penstock[{self.extra}]'`, or use the process runtime."
         )
 
 
@@ -32,7 +48,7 @@ class NoContainers(Exception):
 
 
 @dataclass(eq=False)
-class NoCluster(Exception):
+class NoCluster(RuntimeDown):
     """The cluster that tasks run in does not answer, or refuses us. They may well go on running."""
 
     kind: str

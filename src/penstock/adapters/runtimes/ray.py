@@ -72,9 +72,9 @@ class RayRuntime:
         await runtime.beat()
         return runtime
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave the cluster; the groups go on until they are orphans."""
-        self._driver.close()
+        await self._driver.close()
 
     @property
     def kind(self) -> str:
@@ -192,10 +192,11 @@ class DriverLink:
             raise self._no_cluster(answer.lost)
         return answer
 
-    def close(self) -> None:
-        """The driver ends when its stdin closes; a hung one is killed."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+    async def close(self) -> None:
+        """End the driver: it holds nothing that another could not find again."""
+        if self._process is not None:
+            await ended(self._process)
+        await self._errands.close(deadline_ms=RETRY_MS)
 
     async def _there(self) -> asyncio.subprocess.Process:
         async with self._starting:
@@ -217,11 +218,11 @@ class DriverLink:
             try:
                 async with asyncio.timeout(START_DEADLINE_MS / 1000):
                     await self._greet(process)
-            except BaseException as error:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                if isinstance(error, TimeoutError):
-                    raise self._no_cluster(f"no greeting in {START_DEADLINE_MS} ms") from error
+            except TimeoutError as error:
+                await ended(process)
+                raise self._no_cluster(f"no greeting in {START_DEADLINE_MS} ms") from error
+            except (NoCluster, asyncio.CancelledError):
+                await ended(process)
                 raise
             self._process = process
             self._errands.start("ray-driver", self._read(process))
@@ -257,3 +258,12 @@ class DriverLink:
 
     def _no_cluster(self, why: str) -> NoCluster:
         return NoCluster("ray", self._settings.address, why)
+
+
+async def ended(process: asyncio.subprocess.Process) -> None:
+    """Kill it, if it lives, and let go of its pipes."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+    assert process.stdin is not None
+    process.stdin.close()

@@ -7,6 +7,7 @@ the same versions. Settings are the first line of stdin; it ends when stdin clos
 
 import asyncio
 import os
+import socket
 import sys
 from typing import Any
 
@@ -25,6 +26,7 @@ from penstock.kit.runtime import Ending, Running, TaskFailed
 from penstock.kit.tasks import Errands
 
 ANSWER_MS = 10_000
+GREET_S = 5
 GONE_LOOKS_MAX = 200
 GONE_LOOK_MS = 50
 
@@ -223,6 +225,13 @@ async def serve(settings: DriverSettings, out: int) -> None:
     await errands.close(deadline_ms=ANSWER_MS)
 
 
+def greet(address: str) -> None:
+    """Raises OSError when nothing listens there: Ray itself would try for half a minute."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=GREET_S).close()
+
+
 def first_line() -> bytes:
     """Byte by byte: what a buffer took beyond it would be lost for `serve`."""
     line = b""
@@ -241,13 +250,14 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print is no answer
     settings = msgspec.json.decode(first_line(), type=DriverSettings)
     try:
+        greet(settings.address)
         ray.init(
             address=settings.address,
             namespace=f"penstock-{settings.home_id}",
             log_to_driver=False,
             configure_logging=False,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         os.write(out, msgspec.json.encode(Answer(0, lost=f"{error}"[:1000])) + b"\n")
         raise SystemExit(1) from error
     os.write(out, msgspec.json.encode(Answer(0)) + b"\n")

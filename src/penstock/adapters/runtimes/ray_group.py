@@ -18,9 +18,10 @@ MILLI = 1000
 LOG_BYTES_MAX = 1 << 18
 TAIL_BYTES_MAX = 4096
 KILL_DEADLINE_MS = 10_000
-KEPT_MS = 600_000
+KEPT_MS = 60_000
 """How long it stays after its task ended, to be asked how and why."""
 LOOK_EVERY_MS = 500
+PLACE_LOOK_S = 1
 
 
 class Group:
@@ -121,7 +122,9 @@ class Group:
             strategy="STRICT_SPREAD" if needs.nodes > 1 else "STRICT_PACK",
             name=f"penstock-{task.name}",
         )
-        await self._placement.ready()
+        # `ready()` would start a process of its own on a node, only to tell.
+        while not await asyncio.to_thread(self._placement.wait, PLACE_LOOK_S):
+            pass
         self._ranks = [self._rank(task, rank) for rank in range(needs.nodes)]
         leader, port = await self._ranks[0].meet.remote()
         spelled = spell_task(task)

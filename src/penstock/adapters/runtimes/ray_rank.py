@@ -87,21 +87,20 @@ class Rank:
         return await self.wait()
 
     def _part(self, task: Task, leader: str, leader_port: int) -> Task:
-        """The whole task's words and environment, filled in for this rank."""
+        """The task with what this rank is told: who it is, where the first one is, which GPUs it has."""
         import ray
 
-        words = {
-            "rank": str(self._rank),
-            "nodes": str(self._nodes),
-            "leader": leader,
-            "leader_port": str(leader_port),
-            "node": ray.util.get_node_ip_address(),
+        env = {
+            **task.env,
+            "PENSTOCK_RANK": str(self._rank),
+            "PENSTOCK_NODES": str(self._nodes),
+            "PENSTOCK_LEADER": leader,
+            "PENSTOCK_LEADER_PORT": str(leader_port),
+            "PENSTOCK_NODE": ray.util.get_node_ip_address(),
         }
-        env = {**task.env, **{f"PENSTOCK_{name.upper()}": text for name, text in words.items()}}
         if task.needs.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
-        argv = tuple(filled(word, words) for word in task.argv)
-        return replace(task, argv=argv, env=env)
+        return replace(task, env=env)
 
     def _path(self) -> str:
         return inherited(["PATH"]).get("PATH", os.defpath)
@@ -159,13 +158,6 @@ async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
         target.close()
 
 
-def filled(word: str, words: dict[str, str]) -> str:
-    """`{rank}`, `{nodes}`, `{leader}`, `{leader_port}`, `{node}`; `{port}` is the process runtime's."""
-    for name, text in words.items():
-        word = word.replace(f"{{{name}}}", text)
-    return word
-
-
 def own_folder(place: str) -> Path:
     """A folder of this user's alone among the machine's temporary files. Raises OSError."""
     base = Path(tempfile.gettempdir()) / f"penstock-ranks-{os.getuid()}"
@@ -182,12 +174,16 @@ def check_ray_task(task: Task) -> None:
     reason = remedy = ""
     if task.image:
         reason = "the ray runtime starts programs, not images."
-        remedy = "Give Ray's nodes the image (its cluster launcher or KubeRay does), or use kubernetes."
+        remedy = (
+            "Give Ray's nodes the image (its cluster launcher or KubeRay does), or use kubernetes."
+        )
     elif needs.gpu_uuids:
         reason = "Ray chooses the GPUs of a node by itself."
         remedy = "Say how many (gpus), not which."
     elif needs.nodes > 1 and needs.reach is not Reach.HOST:
-        reason = f"{needs.nodes} nodes must call each other, which reach {needs.reach.value} forbids."
+        reason = (
+            f"{needs.nodes} nodes must call each other, which reach {needs.reach.value} forbids."
+        )
         remedy = "Set its reach to host."
     if reason:
         raise TaskFailed(name=task.name, reason=reason, remedy=remedy)

@@ -22,6 +22,7 @@ from penstock.adapters.runtimes.orphans import Beat
 
 TICK_S = 1.0
 ANSWER_S = 30.0
+TRIES_MAX = 3600
 API = "/v1.40"
 
 
@@ -60,8 +61,8 @@ def watch(home: str, service: Service, label: str, *, orphan_ms: int) -> None:
     beat = Beat(f"{home}/beat", orphan_ms)
     while not beat.is_over():
         time.sleep(TICK_S)
-    # While the service is down nothing can be removed: try again.
-    while True:
+    # While the service is down nothing can be removed: try again, for an hour.
+    for _ in range(TRIES_MAX):
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             if remove_all(service, label) == 0:
                 return

@@ -17,7 +17,8 @@ from penstock.kit.errors import PortTaken
 from penstock.kit.ports import Listener
 from penstock.kit.tasks import Errands
 
-BACKLOG_MAX = 16
+BACKLOG_MAX = 128
+"""Generous: to a socket whose backlog is full nobody waits to be connected, he is told off."""
 ACCEPTS_MAX = 16
 """Connections that are taken in at one turn of the loop."""
 ROOT_UID = 0
