@@ -61,17 +61,17 @@ check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets;
 	@echo "== the kit, the stations"
 	@$(call PYTEST,stations) --hypothesis-profile=quick -n $(JOBS) -m "not slow" tests/kit tests/stations
 
-check-markets: $(VENV)/.dev
+check-markets: $(VENV)/.dev ## part of check: five simulated markets
 	@echo "== five simulated markets"
 	@$(BIN)/penstock sim --seeds 5 --hours 0.05
 
-check-style: $(VENV)/.dev
+check-style: $(VENV)/.dev ## part of check: format, lint, types, house rules
 	@echo "== format, lint, types, imports, house rules"
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(call PYTEST,house) tests/house
 
-check-law: $(VENV)/.dev
+check-law: $(VENV)/.dev ## part of check: the law, every line of it
 	@echo "== the law, every line"
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run --source=src/penstock/spec -m pytest --junitxml=$(REPORTS)/law.xml --hypothesis-profile=quick -m "not slow" tests/spec
