@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 JOBS ?= 2
 REPORTS := .test-reports
+KUBE := .kube-programs
 # Where torch's build for processors comes from: a folder of wheels where pip is told of one.
 TORCH_FROM ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),--extra-index-url https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match)
 PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 # Some images set it; then each of the hundreds of processes here would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help up test check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast nightly
+.PHONY: help up test test-clusters check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast nightly
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,23 +75,28 @@ test: $(VENV)/.dev check ## everything: check, the slow tests, contracts on real
 	@$(call PYTEST,e2e) tests/e2e
 	@$(BIN)/python tools/tally.py
 
+test-clusters: $(VENV)/.dev ## the runtimes' whole contract on two Ray nodes and on a Kubernetes control plane (built once, minutes)
+	@$(BIN)/python -m tests.ray_nodes $(BIN)/pytest tests/contract/test_runtimes.py -k ray
+	@tools/kube.sh $(KUBE)
+	@PENSTOCK_TEST_KUBE=$(abspath $(KUBE)) $(BIN)/pytest tests/contract/test_runtimes.py tests/adapters/runtimes -k kubernetes
+
 check: $(VENV)/.dev ## lint, types, imports, law, stations, 5 simulated markets; no server, no slow test
 	@rm -rf $(REPORTS) && mkdir -p $(REPORTS)
 	@$(MAKE) --no-print-directory --jobs=$(JOBS) --output-sync=target check-markets check-law check-style
 	@echo "== the kit, the stations"
 	@$(call PYTEST,stations) --hypothesis-profile=quick -n $(JOBS) -m "not slow" tests/kit tests/stations
 
-check-markets: $(VENV)/.dev
+check-markets: $(VENV)/.dev ## part of check: five simulated markets
 	@echo "== five simulated markets"
 	@$(BIN)/penstock sim --seeds 5 --hours 0.05
 
-check-style: $(VENV)/.dev
+check-style: $(VENV)/.dev ## part of check: format, lint, types, house rules
 	@echo "== format, lint, types, imports, house rules"
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(call PYTEST,house) tests/house
 
-check-law: $(VENV)/.dev
+check-law: $(VENV)/.dev ## part of check: the law, every line of it
 	@echo "== the law, every line"
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run --source=src/penstock/spec -m pytest --junitxml=$(REPORTS)/law.xml --hypothesis-profile=quick -m "not slow" tests/spec
@@ -129,7 +135,7 @@ docs: $(VENV)/.dev ## the generated pages of docs/ and the checks on all of them
 
 lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
 	@$(BIN)/uv pip compile -q pyproject.toml --extra miner --extra weights --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
-	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --extra miner --extra weights --extra docker --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
+	@$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra otel --extra miner --extra weights --extra docker --extra kubernetes --extra ray --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock
 	@$(BIN)/uv pip compile -q pyproject.toml --extra heavy -c requirements.lock -c requirements-heavy.in $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-heavy.lock
 	@$(BIN)/uv pip compile -q requirements-vllm.in --excludes requirements-vllm.excludes --python-version 3.11 $(TORCH_FROM) --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements-vllm.lock
 	@for file in conformance/locks/*.in; do \

@@ -26,9 +26,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from kubernetes.client import ApiException, CoreV1Api
+from tests.kube_plane import client_of
 
 from penstock.adapters.runtimes.kubernetes_form import SETTINGS
-from tests.kube_plane import client_of
 
 NODE = "this-machine"
 LOOK_S = 0.1

@@ -112,7 +112,9 @@ def _command(parent: click.Context, name: str) -> list[str]:
     context = click.Context(command, info_name=name, parent=parent, terminal_width=100)
     lines = [f"## penstock {name}\n", "```text", command.get_help(context), "```\n"]
     if isinstance(command, click.Group):
-        for below, one in command.commands.items():
+        for below in command.list_commands(context):
+            one = command.get_command(context, below)
+            assert one is not None, f"no command {name} {below}"
             inner = click.Context(one, info_name=below, parent=context, terminal_width=100)
             lines += ["```text", one.get_help(inner), "```\n"]
     return lines

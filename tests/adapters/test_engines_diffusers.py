@@ -227,5 +227,5 @@ async def test_weights_in_another_form_than_safetensors_are_not_loaded(tmp_path:
             place.write_bytes(file.read_bytes())
     source = f"file:{tmp_path}/model"
     engine = build_engine("diffusers", source, EngineLimits(), world=make_world(tmp_path))
-    with pytest.raises(EngineFailed, match="could not load the model"):
+    with pytest.raises(EngineFailed, match="did not start"):
         await engine.start(deadline_ms=3 * DEADLINE_MS)

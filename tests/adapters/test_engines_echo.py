@@ -68,8 +68,22 @@ async def test_either_token_limit_cuts_and_the_newer_name_wins(echo: Echo) -> No
 
 
 async def test_it_serves_everything_but_chance_and_guided_completions(echo: Echo) -> None:
-    absent = {Capability.SEED, Capability.SUFFIX, Capability.COMPLETION_FORMAT}
+    absent = {Capability.SEED, Capability.COMPLETION_FORMAT, Capability.PROMPT_LOGPROBS}
+    absent |= {Capability.CACHE_SALT, Capability.CACHE_SLOTS, Capability.LORA, Capability.SUSPEND}
     assert echo.capabilities == set(Capability) - absent
+
+
+async def test_it_stops_before_the_first_of_the_texts(echo: Echo) -> None:
+    caller = Caller(echo)
+    for stop, expected in (
+        ("three", "one two "),
+        (["ee", "wo"], "one t"),
+        ("one", ""),
+        ("x", None),
+    ):
+        answer = await caller.chat("one two three", stop=stop)
+        assert text_of(answer) == (expected if expected is not None else "one two three")
+        assert answer["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_health_and_metrics_are_served(echo: Echo) -> None:
@@ -168,3 +182,10 @@ def test_what_is_no_chat_request_is_refused_with_400(body: bytes) -> None:
     with pytest.raises(Refusal) as refused:
         read_chat(body)
     assert refused.value.response.status == 400
+
+
+def test_a_suffix_is_part_of_the_question() -> None:
+    body = {"prompt": "one two", "suffix": "three"}
+    answer = read_completion(msgspec.json.encode(body))
+    assert answer.prompt_tokens == 3
+    assert "".join(answer.choices[0].tokens) == "one two three"

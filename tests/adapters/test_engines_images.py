@@ -172,7 +172,7 @@ async def test_a_torn_model_is_told_at_start(tmp_path: Path) -> None:
             place.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     (folder / "images.json").write_bytes((SHIPPED / "images.json").read_bytes())
     engine = build_engine("images", f"file:{folder}", LIMITS, world=make_world(tmp_path))
-    with pytest.raises(EngineFailed, match="could not load the model"):
+    with pytest.raises(EngineFailed, match="did not start"):
         await engine.start(deadline_ms=DEADLINE_MS)
 
 
@@ -189,9 +189,7 @@ def test_a_source_that_is_none_is_told_with_one_that_is(source: str, tmp_path: P
 
 def test_a_fetched_model_is_named_by_its_repository_and_asks_for_its_digest(tmp_path: Path) -> None:
     world = make_world(tmp_path)
-    assert build_engine("images", "hf:owner/painter@main", LIMITS, world=world)._worker.model == (  # type: ignore[attr-defined]
-        "painter"
-    )
+    assert build_engine("images", "hf:owner/painter@main", LIMITS, world=world).model == "painter"
     with pytest.raises(EngineFailed, match="model_digest"):
         model_digest("images", "hf:owner/painter@main")
 

@@ -46,7 +46,7 @@ def test_a_file_that_others_could_write_is_not_run(tmp_path: Path) -> None:
 def test_a_missing_file_and_an_unknown_entry_point_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PlacementUnusable, match="No such file"):
         load_placement(str(tmp_path / "none.py"))
-    with pytest.raises(PlacementUnusable, match="penstock.placement"):
+    with pytest.raises(PlacementUnusable, match=r"penstock\.placement"):
         load_placement("nobody-installed-this")
 
 

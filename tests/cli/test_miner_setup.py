@@ -226,9 +226,7 @@ def test_a_wish_that_cannot_be_read_says_which_file(home: MinerHome) -> None:
         make_wish(home, told())
 
 
-def test_an_own_placement_is_tried_before_anything_starts(
-    home: MinerHome, tmp_path: Path
-) -> None:
+def test_an_own_placement_is_tried_before_anything_starts(home: MinerHome, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     with pytest.raises(Stop, match="cannot be used"):
         make_wish(home, told(placement=str(path)))

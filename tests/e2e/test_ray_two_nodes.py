@@ -41,9 +41,7 @@ def cluster() -> Iterator[str]:
 
 
 async def agent(home: Path, address: str) -> RayRuntime:
-    return await RayRuntime.open(
-        home, RayConfig(address), clock=SystemClock(), entropy=os.urandom
-    )
+    return await RayRuntime.open(home, RayConfig(address), clock=SystemClock(), entropy=os.urandom)
 
 
 def chat_task(*, cpu_milli: int = 1_000, nodes: int = 2) -> Task:

@@ -50,7 +50,10 @@ RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:0x)?[0-9a-fA-F]{64,}"), GONE),
     (re.compile(r"-----BEGIN [^-]+-----.*?(?:-----END [^-]+-----|\Z)", re.DOTALL), GONE),
     (re.compile(r"(?<![\d.])(?!127\.|0\.0\.0\.0)(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"), "[address]"),
-    (re.compile(r"(?<![\w:])(?!::1\b)(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{0,4}(?![\w:])"), "[address]"),
+    (
+        re.compile(r"(?<![\w:])(?!::1\b)(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{0,4}(?![\w:])"),
+        "[address]",
+    ),
     (
         re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){1,6}(?::[0-9a-fA-F]{1,4}){1,6}(?![\w:])"),
         "[address]",

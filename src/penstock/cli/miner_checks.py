@@ -94,10 +94,7 @@ def check_disk(folder: Path) -> Finding:
     """Write a sample durably and remove it."""
     try:
         free_bytes = shutil.disk_usage(folder).free
-        if free_bytes < 2 * DISK_SAMPLE_BYTES:
-            speed = 0
-        else:
-            speed = _write_speed(folder)
+        speed = 0 if free_bytes < 2 * DISK_SAMPLE_BYTES else _write_speed(folder)
     except OSError as error:
         return Finding(
             "disk",
@@ -106,9 +103,7 @@ def check_disk(folder: Path) -> Finding:
             "disk_unusable",
             "choose another folder: --home DIR",
         )
-    return preflight.judge_disk(
-        free_bytes=free_bytes, write_bytes_per_s=speed, folder=str(folder)
-    )
+    return preflight.judge_disk(free_bytes=free_bytes, write_bytes_per_s=speed, folder=str(folder))
 
 
 def _write_speed(folder: Path) -> int:
@@ -200,9 +195,7 @@ async def check_engine(folder: Path) -> Finding:
 
 
 async def _start_engine(scratch: Path) -> float:
-    world = EngineWorld(
-        network=Sockets(), entropy=ENTROPY, home=scratch, env=inherited(PASSED_ON)
-    )
+    world = EngineWorld(network=Sockets(), entropy=ENTROPY, home=scratch, env=inherited(PASSED_ON))
     engine = build_engine(EngineKind.LLAMACPP, ENGINE_SOURCE, EngineLimits(1, 512), world=world)
     started = stopwatch()
     try:

@@ -40,7 +40,9 @@ KEPT = "earnings"
 @click.option(
     "--days", default=7, show_default=True, type=click.IntRange(1, DAYS_MAX), help="How far back."
 )
-@click.option("--csv", "as_csv", is_flag=True, help="A line per epoch and chute, for a spreadsheet.")
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="A line per epoch and chute, for a spreadsheet."
+)
 @miner_home_option
 @json_option
 def earnings(home: MinerHome, *, days: int, as_csv: bool, as_json: bool) -> None:

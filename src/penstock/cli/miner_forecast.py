@@ -85,11 +85,16 @@ def outlook_lines(one: Outlook) -> list[str]:
         return ["The market wants nothing now that this machine can run; the miner would wait."]
     names = ", ".join(view.manifest.name for view in one.chutes)
     epoch_s = found.epoch_ms // 1_000
+    parts = {
+        "capacity": score.capacity_ppm,
+        "speed": score.speed_ppm,
+        "availability": score.availability_ppm,
+        "bounties": score.bounties_ppm,
+    }
+    told = " + ".join(f"{name} {percent(ppm)}" for name, ppm in parts.items())
     return [
         f"It would serve {names}.",
-        f"score    {percent(score.total_ppm)} = capacity {percent(score.capacity_ppm)}"
-        f" + speed {percent(score.speed_ppm)} + availability {percent(score.availability_ppm)}"
-        f" + bounties {percent(score.bounties_ppm)}",
+        f"score    {percent(score.total_ppm)} = {told}",
         f"payout   {usd(found.payout_nano)} an epoch: that part of a pool of {usd(found.pool_nano)}",
         f"charges  {usd(found.direct_nano)} an epoch: your part of the work, after fees",
         f"earnings {usd(found.nano_per_day)} a day: both, over epochs of {epoch_s} s",

@@ -18,7 +18,7 @@ from penstock.spec.messages import Charter
 from penstock.spec.params import NETWORKS, Params, params_digest
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8400"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK = frozenset({"localhost", "::1"})
 SERVING_MAX = 100_000
 
 
@@ -42,7 +42,8 @@ class Found:
 
 
 def is_loopback(url: str) -> bool:
-    return (urlsplit(url).hostname or "") in LOOPBACK
+    host = urlsplit(url).hostname or ""
+    return host in LOOPBACK or host.startswith("127.")
 
 
 def check_gateway(url: str) -> str:
@@ -63,21 +64,8 @@ async def find_market(gateway_url: str) -> Found:
     started_us = clock.mono_us()
     said = await _ask(gateway_url, "/market", "the gateway")
     round_trip_ms = (clock.mono_us() - started_us) // 1_000
-    market_url, operator, network = (
-        str(said.get(name, "")) for name in ("market_url", "operator", "network")
-    )
-    if network not in NETWORKS or not market_url.startswith(("http://", "https://")):
-        raise Stop(
-            f"{gateway_url} names no market that this release knows",
-            why=f"it says {market_url!r} on network {network!r}",
-            then="install the release that the operator runs",
-        )
-    if is_loopback(market_url) and not is_loopback(gateway_url):
-        raise Stop(
-            f"{gateway_url} has no market that can be reached from here",
-            why=f"it names {market_url}, which is its own machine",
-            then="ask the operator to set `market_public_url` of the gateway",
-        )
+    market_url, network = check_market(gateway_url, said)
+    operator = str(said.get("operator", ""))
     now_ms = said.get("now_ms")
     skew_ms = 0
     if type(now_ms) is int:
@@ -105,6 +93,24 @@ async def find_market(gateway_url: str) -> Found:
         ledger_url=str(info.get("ledger_url", "")),
         charter=charter,
     )
+
+
+def check_market(gateway_url: str, said: dict[str, Any]) -> tuple[str, str]:
+    """(the market's URL, its network) as a gateway tells them, if they make sense. Raises Stop."""
+    market_url, network = str(said.get("market_url", "")), str(said.get("network", ""))
+    if network not in NETWORKS or not market_url.startswith(("http://", "https://")):
+        raise Stop(
+            f"{gateway_url} names no market that this release knows",
+            why=f"it says {market_url!r} on network {network!r}",
+            then="install the release that the operator runs",
+        )
+    if is_loopback(market_url) and not is_loopback(gateway_url):
+        raise Stop(
+            f"{gateway_url} has no market that can be reached from here",
+            why=f"it names {market_url}, which is its own machine",
+            then="ask the operator to set `market_public_url` of the gateway",
+        )
+    return market_url, network
 
 
 async def look_at(found: Found) -> tuple[MarketView, Picture]:

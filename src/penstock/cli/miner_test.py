@@ -114,7 +114,7 @@ async def _examine(
     with error_console().status("testing") as status:
         if quiet:
             status.stop()
-        examined = await examine(ground, lambda step: status.update(step))
+        examined = await examine(ground, status.update)
         if examined.found is None:
             return examined, None
         try:

@@ -33,7 +33,9 @@ from penstock.miner.preflight import is_fit
 
 UP_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--gateway", help=f"The gateway's URL.  [default: {DEFAULT_GATEWAY}]"),
-    click.option("--price", help="auto: the market's; N: that many percent of it.  [default: auto]"),
+    click.option(
+        "--price", help="auto: the market's; N: that many percent of it.  [default: auto]"
+    ),
     click.option("--chutes", help="auto: what the market lacks; or NAME,NAME.  [default: auto]"),
     click.option(
         "--identity", help="A key file, or bittensor:WALLET/HOTKEY.  [default: a key of its own]"
@@ -92,9 +94,7 @@ def up(home: MinerHome, *, detach: bool, no_test: bool, as_json: bool, **told: A
         agent = start_agent(home, ready, tell, tethered=not detach)
         frame = wait_serving(agent, tell)
     policy = PricePolicy(*share_ppm(wish.price))
-    forecast = asyncio.run(
-        expected(ready.found, ready.examined.hardware, frame, policy=policy)
-    )
+    forecast = asyncio.run(expected(ready.found, ready.examined.hardware, frame, policy=policy))
     if as_json:
         print_json({"home": str(home.path), "frame": frame, "forecast": forecast})
     else:
@@ -125,9 +125,7 @@ def make_wish(home: MinerHome, told: dict[str, Any]) -> MinerWish:
     return replace(wish, gateway=check_gateway(wish.gateway), placement=placement)
 
 
-def prepare(
-    home: MinerHome, wish: MinerWish, tell: Told, *, force: bool, as_json: bool
-) -> Ready:
+def prepare(home: MinerHome, wish: MinerWish, tell: Told, *, force: bool, as_json: bool) -> Ready:
     """Everything before the agent's process: key, self-test, configuration. Raises Stop."""
     tell(0, "making or loading the key")
     identity = open_identity(home, wish.identity, now_ms=SystemClock().now_ms())
@@ -138,9 +136,7 @@ def prepare(
         refuse_unfit(examined, as_json=as_json)
         raise SystemExit(UNFIT)
     tell(2, "writing the configuration")
-    config = agent_config(
-        home, wish, examined.found, identity=identity, hardware=examined.hardware
-    )
+    config = agent_config(home, wish, examined.found, identity=identity, hardware=examined.hardware)
     try:
         parse_config(msgspec.json.encode(config), place=str(home.config_file))
     except ConfigInvalid as error:

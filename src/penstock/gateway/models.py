@@ -107,21 +107,14 @@ def page_of(
 ) -> tuple[list[Chute], bool]:
     """(the chutes of one page, are there more behind it) by Anthropic's fields, each "" if not sent.
 
-    Without any of them a page is everything: OpenAI's clients know no pages. Raises BadRequest.
+    Without any of them a page is everything: OpenAI's clients know no pages. Names are in order, so a
+    page can begin beside a model that has gone since. Raises BadRequest.
     """
     count = len(chutes)
     if limit:
         if not limit.isdecimal() or not 1 <= int(limit[:5]) <= PAGE_MAX:
             raise BadRequest(reason=f"limit must be from 1 to {PAGE_MAX}.", param="limit")
         count = int(limit)
-    names = {chute.manifest.name for chute in chutes}
-    for param, name in (("after_id", after_id), ("before_id", before_id)):
-        if name and name not in names:
-            raise BadRequest(
-                reason=f"{param} is no model of this list: {name[:160]!r}. Send the last_id or "
-                "first_id of the page before, or leave it out to start anew.",
-                param=param,
-            )
     if before_id:
         found = [chute for chute in chutes if chute.manifest.name < before_id]
         return found[-count:], len(found) > count

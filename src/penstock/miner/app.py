@@ -100,9 +100,7 @@ def build(config: MinerConfig, runtime: Runtime | None = None) -> Ports:
         key=key,
         verify=verify,
         entropy=ENTROPY,
-        engines=engine_builder(
-            world, threads=config.engine_threads, image_of=config.image
-        ),
+        engines=engine_builder(world, threads=config.engine_threads, image_of=config.image),
         engine_kinds=frozenset(kind.value for kind in EngineKind),
         store=OutboxFile(home / OUTBOX_FILE),
         journal=OutboxFile(home / JOURNAL_FILE),

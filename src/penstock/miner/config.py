@@ -195,7 +195,7 @@ class MinerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     runtime: RuntimeKind = RuntimeKind.PROCESS
     images: dict[str, str] = {}
     """For engines in containers: kind of engine -> image, best by digest; `default` is for all others.
-    Images of our own workers have this release of penstock for their `python3`.
+    Images of our own workers have this release in `/opt/penstock` (docs/packages.md).
     """
     containers: ContainersConfig = ContainersConfig()
     kubernetes: KubernetesConfig = KubernetesConfig()

@@ -142,7 +142,9 @@ def _frame(control: Control, _: Request) -> Response:
 def _earnings(control: Control, request: Request) -> Response:
     text = request.query_value("hours") or str(WEEK_HOURS)
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= HOURS_MAX):
-        raise _refused(request, 400, "bad_hours", f"hours is a number from 1 to {HOURS_MAX}")
+        raise _refused(
+            request, 400, code="bad_hours", message=f"hours is a number from 1 to {HOURS_MAX}"
+        )
     now_ms = control.watch.miner.parts.time.now_ms()
     earnings, hours = control.watch.earnings, int(text)
     chutes = earnings.by_chute(hours, now_ms=now_ms)
@@ -176,7 +178,7 @@ def _plan(control: Control, request: Request) -> Response:
     try:
         body = msgspec.json.decode(request.body, type=PlanBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _refused(request, 400, "bad_plan", str(error)[:200]) from error
+        raise _refused(request, 400, code="bad_plan", message=str(error)[:200]) from error
     now_ms = control.watch.miner.parts.time.now_ms()
     from_ms = now_ms + body.after_ms if body.at_ms is None else body.at_ms
     window = Window(from_ms, from_ms + body.length_ms)
@@ -192,9 +194,11 @@ def _planned(control: Control, request: Request, window: Window | None) -> Respo
     try:
         control.maintenance.plan(window, now_ms=now_ms)
     except MaintenanceRefused as error:
-        raise _refused(request, 400, "bad_plan", error.reason) from error
+        raise _refused(request, 400, code="bad_plan", message=error.reason) from error
     except DiskFull as error:
-        raise _refused(request, 507, "disk_full", "the disk of the miner's home is full") from error
+        raise _refused(
+            request, 507, code="disk_full", message="the disk of the miner's home is full"
+        ) from error
     _log.info(
         "maintenance.planned",
         from_ms=0 if window is None else window.from_ms,
@@ -203,5 +207,5 @@ def _planned(control: Control, request: Request, window: Window | None) -> Respo
     return _maintenance(control, request)
 
 
-def _refused(request: Request, status: int, code: str, message: str) -> Any:
+def _refused(request: Request, status: int, *, code: str, message: str) -> Any:
     return Refusal(problem(status, code, message, request_id=request.request_id))

@@ -33,13 +33,8 @@ LLAMA_ID_MAX, ID_MAX = 2**31 - 1, 2**53 - 1
 FORMATS = frozenset({"json_object", "json_schema"})
 """Formats of an answer that an engine has to hold the model to."""
 
-UNKNOWN_EVERYWHERE = {
-    "functions": "Send `tools` instead.",
-    "function_call": "Send `tool_choice` instead.",
-    "audio": "Leave it out: answers are text.",
-    "web_search_options": "Leave it out, or send a tool of your own.",
-}
-"""Fields of chat that no engine of these markets follows, and what to do instead."""
+SUPERSEDED = {"functions": "tools", "function_call": "tool_choice"}
+"""Former fields of chat that no engine follows, and those that took their place."""
 
 
 def check_capabilities(path: str, fields: Fields, capabilities: frozenset[Capability]) -> None:
@@ -63,9 +58,10 @@ def check_fields(path: str, fields: Fields) -> None:
         _check_prompt(fields.get("prompt"))
         _check_best_of(fields)
         return
-    for name, remedy in UNKNOWN_EVERYWHERE.items():
-        if fields.get(name):
-            raise _unsupported(f"No engine here follows {name}. {remedy}", name)
+    for name, present in SUPERSEDED.items():
+        # Who sends both serves old and new engines alike: the new field is followed.
+        if fields.get(name) and not fields.get("tools"):
+            raise _unsupported(f"No engine here follows {name}. Send `{present}` instead.", name)
     spoken = fields.get("modalities")
     if isinstance(spoken, list) and any(one != "text" for one in spoken):
         raise _unsupported('Answers are text. Send `"modalities": ["text"]`.', "modalities")

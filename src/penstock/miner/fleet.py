@@ -116,7 +116,7 @@ class Fleet:
         would not be enough. Their memory is free once their requests have ended.
         """
         movable = sorted(
-            (one for one in self.instances.values() if one.auto and one.is_open),
+            (one for one in self.instances.values() if one.auto and one.wish is Wish.SERVE),
             key=lambda one: one.idle_first,
         )
         leaving = {name for name, one in self.instances.items() if one.wish is not Wish.SERVE}
@@ -341,9 +341,10 @@ class Fleet:
         return said
 
     def _sleeping(self, chute: str) -> Instance | None:
-        """An instance of the chute whose engine sleeps and is not called."""
+        """An instance of the chute whose engine sleeps, not only is on its way to, and is not called."""
         for one in self.instances.values():
-            if one.chute == chute and one.state is State.SUSPENDED and one.wish is Wish.SLEEP:
+            is_asleep = one.state is State.SUSPENDED and one.name not in self.memory.shares
+            if one.chute == chute and is_asleep and one.wish is Wish.SLEEP:
                 return one
         return None
 

@@ -69,9 +69,9 @@ class Patience:
 class Plan:
     """What to do now. `start` holds (chute, auto), `stop` instances."""
 
-    start: tuple[tuple[str, bool], ...]
-    stop: tuple[str, ...]
-    patience: Patience
+    start: tuple[tuple[str, bool], ...] = ()
+    stop: tuple[str, ...] = ()
+    patience: Patience = field(default_factory=Patience)
 
 
 def rank(chute: str, miner: str, *, among: tuple[str, ...]) -> int:

@@ -119,7 +119,9 @@ def judge_clock(skew_ms: int, *, skew_ms_max: int) -> Finding:
 
 def judge_bandwidth(*, bits_per_s: int, round_trip_ms: int) -> Finding:
     """From the gateway to here, by a bounded sample."""
-    what = f"{bits_per_s / 1_000_000:.1f} Mbit/s from the gateway, {round_trip_ms} ms there and back"
+    what = (
+        f"{bits_per_s / 1_000_000:.1f} Mbit/s from the gateway, {round_trip_ms} ms there and back"
+    )
     if bits_per_s < BITS_PER_S_GOOD:
         remedy = "text is fine; weights, images and audio will be slow: use a faster line"
         return Finding("bandwidth", Mark.WARN, what, "line_slow", remedy)

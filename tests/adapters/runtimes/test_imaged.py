@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from penstock.adapters.runtimes.imaged import Imaged
+from penstock.adapters.runtimes.imaged import PYTHON, Imaged
 from penstock.kit.runtime import Ending, Needs, Running, Task, task_content
 
 IMAGE = "registry.example/penstock@sha256:" + "ab" * 32
@@ -58,7 +58,7 @@ async def launched(below: Below, task: Task) -> Task:
 async def test_our_workers_run_by_the_interpreter_of_the_image() -> None:
     task = await launched(Below(), WORKER)
     assert task.image == IMAGE
-    assert task.argv == ("python3", *WORKER.argv[1:])
+    assert task.argv == (PYTHON, *WORKER.argv[1:])
     assert (task.env, task.stdin, task.needs) == (WORKER.env, WORKER.stdin, WORKER.needs)
 
 

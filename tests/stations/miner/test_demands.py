@@ -49,8 +49,6 @@ def refusal(
         (COMPLETIONS, {"best_of": 3, "n": 2}, "best_of"),
         (CHAT, {"functions": [{"name": "f"}]}, "functions"),
         (CHAT, {"function_call": "auto"}, "function_call"),
-        (CHAT, {"web_search_options": {"a": 1}}, "web_search_options"),
-        (CHAT, {"audio": {"voice": "alloy"}}, "audio"),
         (CHAT, {"modalities": ["text", "audio"]}, "modalities"),
     ],
 )
@@ -108,6 +106,7 @@ def test_a_format_of_the_wrong_shape_is_refused(path: str, wanted: object) -> No
         (COMPLETIONS, {"best_of": 1, "suffix": "", "response_format": {"type": "text"}}),
         (COMPLETIONS, {"best_of": 2, "n": 2}),
         (CHAT, {"response_format": None, "modalities": ["text"], "functions": []}),
+        (CHAT, {"functions": [{"name": "add"}], "function_call": "none", "tools": [ADD]}),
         (CHAT, {"response_format": SCHEMA}),
         (CHAT, {"tool_choice": "auto"}),
         (CHAT, {"tool_choice": "none"}),

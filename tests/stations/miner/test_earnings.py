@@ -34,7 +34,7 @@ def earnings(costs: Costs | None = None, files: MemoryFiles | None = None) -> Ea
 
 
 def totals(**charged: int) -> Totals:
-    return Totals(charged_nano=charged, orders={name: 1 for name in charged})
+    return Totals(charged_nano=charged, orders=dict.fromkeys(charged, 1))
 
 
 def test_what_counters_grew_by_is_booked_once() -> None:

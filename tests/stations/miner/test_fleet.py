@@ -193,6 +193,39 @@ def test_what_is_asked_for_by_name_takes_the_place_of_what_is_not_and_that_sleep
     assert house.loads == ["m-1-0a", "m-2-0a"], "what slept was woken, not loaded"
 
 
+def test_what_only_fails_is_in_nobodys_way() -> None:
+    house = House(fails="no such file")
+
+    async def play(one: Agent) -> None:
+        swapping(one)
+        one.fleet.add(one.scope, *A, auto=True)
+        await one.until(lambda: one.states() == {"m-1-0a": State.FAILED})
+        house.fails = ""
+        assert one.fleet.make_room(*B)
+        await one.until(lambda: one.fleet.add(one.scope, *B, auto=False))
+        (serving,) = await one.serving()
+        assert serving.chute == B[0]
+
+    played(play, house=house)
+
+
+def test_an_instance_that_falls_asleep_is_not_woken_before_it_sleeps() -> None:
+    async def play(one: Agent) -> None:
+        await serve_a(one)
+        instance = one.fleet.instances["m-1-0a"]
+        instance.take()
+        one.fleet.set_aside(instance.name)
+        await one.until(lambda: instance.state is State.SUSPENDED)
+        other = one.fleet.add(one.scope, *A, auto=True)
+        assert other is not instance, "its last request still runs"
+        instance.give()
+        await one.until(lambda: instance.name not in one.fleet.memory.shares)
+        assert one.fleet.add(one.scope, *A, auto=True) is instance
+        await one.serving(2)
+
+    played(play)
+
+
 def test_an_engine_that_cannot_sleep_leaves() -> None:
     house = House(capabilities=frozenset({Capability.CHAT}))
 

@@ -4,6 +4,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.properties import in_full
 from tests.stations.miner.house import Agent, DeadlyDisk, House, agent, chute
 
 from penstock.kit.tasks import Scope
@@ -81,7 +82,7 @@ def test_killed_after_any_line_of_its_journal_the_next_life_goes_on() -> None:
     assert writes > 20, "the life has so many steps"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=in_full(40))
 @given(cut_ppm=st.integers(0, 1_000_000))
 def test_any_prefix_of_the_journal_recovers_whatever_runs(cut_ppm: int) -> None:
     """A journal that lost its end, beside engines of the end."""

@@ -134,7 +134,11 @@ def test_before_the_market_is_known_nobody_is_asked() -> None:
         {},
         {"entries": 7},
         {"entries": [7, None, {"leaf": 1}, {"leaf": "!!"}, {"leaf": "aGVsbG8="}]},
-        {"entries": [{"leaf": base64.b64encode(b'{"body":{},"id":"x","kind":"settlement"}').decode()}]},
+        {
+            "entries": [
+                {"leaf": base64.b64encode(b'{"body":{},"id":"x","kind":"settlement"}').decode()}
+            ]
+        },
     ],
 )
 def test_what_is_no_outcome_pays_nothing(value: dict[str, Any]) -> None:

@@ -53,7 +53,11 @@ def disk(free_bytes: int, speed: int = 1 << 30) -> Finding:
         (preflight.judge_port(host="h", port=80, why_not="in use"), Mark.FAIL, "port_taken"),
         (preflight.judge_engine(took_ms=900, why_not="", remedy=""), Mark.OK, ""),
         (preflight.judge_engine(took_ms=60_000, why_not="", remedy=""), Mark.WARN, "engine_slow"),
-        (preflight.judge_engine(took_ms=0, why_not="it died", remedy="r"), Mark.FAIL, "engine_failed"),
+        (
+            preflight.judge_engine(took_ms=0, why_not="it died", remedy="r"),
+            Mark.FAIL,
+            "engine_failed",
+        ),
         (preflight.judge_sandbox(SANDBOX[:1]), Mark.OK, ""),
         (preflight.judge_sandbox(SANDBOX), Mark.WARN, "sandbox_partial"),
         (preflight.judge_market(why_not="", name="local"), Mark.OK, ""),

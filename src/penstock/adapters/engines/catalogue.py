@@ -119,29 +119,14 @@ def build_engine(
     `digest` is the manifest's `model_digest`: fetched weights are looked up by it. `name` is the task's:
     an engine that still runs under it, just as it would be started, is taken over.
     """
+    locate = partial(world.located, source, digest)
     match known_kind(kind):
         case EngineKind.LLAMACPP:
             check_gguf(source)
-            locate = partial(world.located, source, digest)
             model = LlamaModel(model_name(source), locate, embeddings=False)
-            return llama(model, limits, world, name)
-        case EngineKind.MINILM | EngineKind.MODERATION | EngineKind.POCKETSPHINX | EngineKind.FLITE:
-            worker = sole(kind, source).worker(limits, world)
-            return worker_engine(worker, world, name)
-        case EngineKind.IMAGES | EngineKind.DIFFUSERS as drawing:
-            build = images_worker if drawing is EngineKind.IMAGES else diffusers_worker
-            worker = build(source, limits, fetched=partial(world.located, source, digest))
-            worker = replace(worker, gpu_uuids=limits.gpu_uuids)
-            return worker_engine(worker, world, name)
-        case EngineKind.TRANSFORMERS:
-            located_model = partial(world.located, source, digest)
-            worker = transformers_worker(
-                folder_name(kind, source), limits, weights=lambda: checked(kind, located_model())
-            )
-            return worker_engine(worker, world, name)
+            return llama(model, limits, world=world, name=name)
         case EngineKind.VLLM | EngineKind.SGLANG as big:
             ground = ServerGround(world.env, world.key, world.home / "cache" / big)
-            locate = partial(world.located, source, digest)
             dialect = server_dialect(big, source, limits, located=locate, ground=ground)
             return ServedEngine(dialect, runtime=world.where(), network=world.network, name=name)
         case EngineKind.OPENAI_HTTP:
@@ -152,8 +137,17 @@ def build_engine(
         case EngineKind.ECHO:
             settings = EchoSettings(slots_max=limits.slots_max, queue_max=4 * limits.slots_max)
             return Echo(settings, network=world.network, entropy=world.entropy)
+        case EngineKind.IMAGES | EngineKind.DIFFUSERS as drawing:
+            build = images_worker if drawing is EngineKind.IMAGES else diffusers_worker
+            worker = build(source, limits, fetched=locate)
+        case EngineKind.TRANSFORMERS:
+            title = folder_name(kind, source)
+            worker = transformers_worker(title, limits, weights=lambda: checked(kind, locate()))
+        case EngineKind.MINILM | EngineKind.MODERATION | EngineKind.POCKETSPHINX | EngineKind.FLITE:
+            worker = sole(kind, source).worker(limits, world)
         case never:
             assert_never(never)
+    return worker_engine(replace(worker, gpu_uuids=limits.gpu_uuids), world, name)
 
 
 def model_digest(kind: str, source: str) -> str:
@@ -183,7 +177,7 @@ def model_digest(kind: str, source: str) -> str:
             assert_never(never)
 
 
-def llama(model: LlamaModel, limits: EngineLimits, world: EngineWorld, name: str) -> LlamaCpp:
+def llama(model: LlamaModel, limits: EngineLimits, *, world: EngineWorld, name: str) -> LlamaCpp:
     return LlamaCpp(
         model, limits, runtime=world.where(), network=world.network, env=world.env, name=name
     )

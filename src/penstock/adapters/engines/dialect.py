@@ -10,7 +10,7 @@ from penstock.kit.runtime import Task
 
 READ_BYTES_PER_MS = 100_000
 """From a slow disk; weights that are cached come ten times as fast."""
-COMPILE_MS = 300_000
+COMPILE_MS = 600_000
 """Kernels and graphs are compiled at the first start on a machine."""
 
 

@@ -68,6 +68,7 @@ class ChatQuestion(Question, kw_only=True):
 
 class CompletionQuestion(Question, kw_only=True):
     prompt: Prompts
+    suffix: str | None = None
     echo: bool | None = None
     logprobs: bool | int | None = None
 
@@ -241,6 +242,8 @@ def read_completion(body: bytes) -> Answer:
     """Raises Refusal (400) for what is no completion request."""
     question = understood(body, CompletionQuestion)
     prompts = texts_of(question.prompt)
+    if question.suffix:
+        prompts = [f"{prompt} {question.suffix}" for prompt in prompts]
     choices = [
         stopped(
             cut_choice(0, prompt, tokens_max=question.max_tokens, echoes=bool(question.echo)),

@@ -9,7 +9,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from penstock.adapters.engines.transformers_model import CausalModel, Sampling, Word
+from penstock.adapters.engines.transformers_model import (
+    CausalModel,
+    Sampling,
+    TemplateRefused,
+    Word,
+)
 from penstock.adapters.engines.worker import Made, json_made, refused
 from penstock.kit.wire.problem import Refusal, problem
 
@@ -19,7 +24,7 @@ CHOICES_MAX = 8
 STOPS_MAX = 16
 SILENT = frozenset({"model", "user", "metadata", "store", "stream_options", "service_tier"})
 """Fields that change nothing of an answer's text."""
-EMPTY = (None, False, 0, "", [], {}, "auto", {"type": "text"})
+EMPTY: tuple[Any, ...] = (None, False, 0, "", [], {}, "auto", {"type": "text"})
 """Values by which a field asks for nothing."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -136,10 +141,9 @@ class Turn:
             return list(self.model.tokenizer(question.prompt)["input_ids"])
         try:
             return self.model.chat_ids(question.messages or [])
-        except Exception as error:
-            raise refused(
-                f"The model's template does not take these messages: {error}", "messages"
-            ) from error
+        except TemplateRefused as error:
+            why = f"The model's template does not take these messages: {error.why}."
+            raise refused(why, "messages") from error
 
     def _words(self, index: int) -> Iterator[Word]:
         question = self.question

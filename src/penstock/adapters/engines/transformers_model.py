@@ -16,6 +16,17 @@ BROKEN = "\ufffd"
 """What a tokenizer says of bytes that are no whole character yet."""
 
 
+WHY_CHARS_MAX = 300
+
+
+class TemplateRefused(Exception):
+    """A chat's template does not take the messages; `why` in its words."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. `temperature` 0: the most likely. `top_k` 0: of all."""
@@ -64,10 +75,16 @@ class CausalModel:
         self.context_tokens_max = settings.context_tokens_max
 
     def chat_ids(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """The prompt of a chat. Raises what the template raises."""
-        text = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
-        )
+        """The prompt of a chat. Raises TemplateRefused."""
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=True, tokenize=False
+            )
+        except (TemplateError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # A template is the model's own program, and says no in its own way.
+            raise TemplateRefused(f"{error}"[:WHY_CHARS_MAX]) from error
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def words(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[Word]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.engines.transformers_answers import Turn, read_question
-from penstock.adapters.engines.transformers_model import CausalModel
+from penstock.adapters.engines.transformers_model import CausalModel, TemplateRefused
 from penstock.adapters.engines.transformers_settings import TransformersSettings
 from penstock.adapters.engines.worker import (
     Loaded,
@@ -48,7 +48,10 @@ class Desk:
         """In the shape of vLLM."""
         question = understood(body, TokenizeQuestion)
         if question.messages:
-            ids = self._model.chat_ids(question.messages)
+            try:
+                ids = self._model.chat_ids(question.messages)
+            except TemplateRefused as error:
+                raise refused(error.why, "messages") from error
         else:
             wants_marks = question.add_special_tokens
             found = self._model.tokenizer(question.prompt or "", add_special_tokens=wants_marks)

@@ -9,17 +9,20 @@ from dataclasses import dataclass, replace
 
 from penstock.kit.runtime import Ending, Running, Runtime, Task
 
+PYTHON = "/opt/penstock/bin/python3"
+"""In images that deploy/container/Containerfile makes; PATH is that of the engine's environment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Imaged:
     """Implements `kit.runtime.Runtime` over another one, for the engines of one kind.
 
-    python: the interpreter of the image that has penstock.
+    python: the interpreter in the image that has penstock.
     """
 
     runtime: Runtime
     image: str
-    python: str = "python3"
+    python: str = PYTHON
 
     @property
     def kind(self) -> str:

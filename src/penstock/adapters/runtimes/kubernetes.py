@@ -42,6 +42,8 @@ TAIL_LINES_MAX = 2_000
 ENDED_MAX = 32
 INDEXED_SINCE = (1, 24)
 
+Pods = list[Any]
+
 
 @dataclass(frozen=True, slots=True)
 class KubernetesConfig:
@@ -192,9 +194,8 @@ class KubernetesRuntime:
             forms.STARTED_NOTE: str(self._clock.now_ms()),
             forms.ANNOUNCES_NOTE: "yes" if task.announces else "no",
         }
-        form = forms.job_form(
-            task, labels, notes, orphan_s=self._orphan_s, bounds=self._config.bounds
-        )
+        start_s = max(self._orphan_s, ORPHAN_MS // 1000)
+        form = forms.job_form(task, labels, notes, orphan_s=start_s, bounds=self._config.bounds)
         job = await self._cluster.create_job(form)
         owner = {
             "apiVersion": "batch/v1",
@@ -231,6 +232,7 @@ class KubernetesRuntime:
                 address = f"http://{f'[{host}]' if ':' in host else host}:{said.port}"
                 note = {"metadata": {"annotations": {forms.ADDRESS_NOTE: address}}}
                 await self._cluster.patch_job(there.job, note)
+                await self.beat()
                 return replace(read_job(there.job), address=address)
             await self._rest()
 
@@ -257,7 +259,7 @@ class KubernetesRuntime:
     async def _ending(self, name: str, there: View) -> Ending:
         kept = self._ended.get(name)
         if there.job is None or there.is_going:
-            return kept if kept else Ending(None, "there is no such Job.", "")
+            return kept or Ending(None, "there is no such Job.", "")
         ending = ending_of(there)
         return replace(ending, log_tail=await self._tail(there.pods, TAIL_BYTES_MAX))
 
@@ -284,7 +286,7 @@ class KubernetesRuntime:
                     return
                 await self._rest()
 
-    async def _tail(self, pods: list[Any], bytes_max: int) -> str:
+    async def _tail(self, pods: Pods, bytes_max: int) -> str:
         """The end of what all pods wrote, the first one's last."""
         parts = [await self._cluster.log(pod, tail_lines=TAIL_LINES_MAX) for pod in reversed(pods)]
         return b"".join(parts)[-bytes_max:].decode(errors="replace")

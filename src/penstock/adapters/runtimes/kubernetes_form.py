@@ -83,7 +83,7 @@ def check_cluster_task(task: Task, bounds: PodBounds) -> None:
         reason = "the cluster chooses the GPUs by itself."
         remedy = "Say how many (gpus), not which."
     elif task.needs.nodes > 1 and task.needs.reach is not Reach.HOST:
-        reason = f"{task.needs.nodes} nodes must call each other, which reach {task.needs.reach.value} forbids."
+        reason = f"its nodes must call each other, which reach {task.needs.reach.value} forbids."
         remedy = "Set its reach to host."
     elif odd:
         reason = f"{odd[0][:80]!r} is no name of an environment variable."
@@ -108,7 +108,7 @@ def job_form(
         "ttlSecondsAfterFinished": KEPT_S,
         "template": {
             "metadata": {"labels": labels, "annotations": notes},
-            "spec": pod_form(task, name, labels, bounds),
+            "spec": pod_form(task, name, labels=labels, bounds=bounds),
         },
     }
     if nodes > 1:
@@ -121,7 +121,7 @@ def job_form(
     }
 
 
-def pod_form(task: Task, name: str, labels: dict[str, str], bounds: PodBounds) -> Form:
+def pod_form(task: Task, name: str, *, labels: dict[str, str], bounds: PodBounds) -> Form:
     pod: Form = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,

@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.adapters.runtimes.errors import NoCluster
 from penstock.adapters.runtimes.home_id import home_id
-from penstock.adapters.runtimes.ray_driver import Answer, Call, DriverSettings
+from penstock.adapters.runtimes.ray_driver import Answer, Call, Deed, DriverSettings
 from penstock.adapters.runtimes.task_wire import WIRE_BYTES_MAX, spell_task
 from penstock.kit.environment import inherited
 from penstock.kit.ports import Clock, Entropy
@@ -146,7 +146,7 @@ class RayRuntime:
         except NoCluster:
             return ""
 
-    async def _ask(self, do: str, name: str = "", *, number: int = 0) -> Answer:
+    async def _ask(self, do: Deed, name: str = "", *, number: int = 0) -> Answer:
         call = Call(id=0, do=do, name=name, number=number)
         return await self._answer(call, deadline_ms=ANSWER_DEADLINE_MS)
 

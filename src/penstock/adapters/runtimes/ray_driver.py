@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,9 @@ GONE_LOOKS_MAX = 200
 GONE_LOOK_MS = 50
 
 
+Deed = Literal["launch", "list", "beat", "wait", "logs", "stop"]
+
+
 class DriverSettings(msgspec.Struct, frozen=True):
     """address: as in `ray.init`. home_id: whose tasks these are."""
 
@@ -43,7 +46,7 @@ class Call(msgspec.Struct, frozen=True):
     """One question of the agent. spelled: the task to launch, as JSON text."""
 
     id: int
-    do: str
+    do: Deed
     name: str = ""
     spelled: str = ""
     content: str = ""
@@ -71,25 +74,31 @@ class Driver:
         from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
         try:
-            if call.do == "launch":
-                return Answer(call.id, await self._launch(call))
-            if call.do == "list":
-                return Answer(call.id, Told(running=await self._list()))
-            if call.do == "beat":
-                await asyncio.gather(*(self._beat(name) for name in self._names()))
-            elif call.do == "wait":
-                return Answer(call.id, Told(ending=await self._wait(call.name)))
-            elif call.do == "logs":
-                return Answer(call.id, text=await self._logs(call.name, call.number))
-            elif call.do == "stop":
-                await self._stop(call.name, "it was stopped", call.number)
+            return await self._do(call)
         except TaskFailed as error:
             return Answer(call.id, told_failure(error))
         except RayActorError as error:
             return Answer(call.id, Told(failed=f"its group was lost ({error.error_msg})."))
         except (RayError, GetTimeoutError, TimeoutError, ConnectionError) as error:
             return Answer(call.id, lost=f"{type(error).__name__}: {error}"[:1000])
-        return Answer(call.id)
+
+    async def _do(self, call: Call) -> Answer:
+        """Raises TaskFailed, RayError, TimeoutError."""
+        told, text = Told(), ""
+        match call.do:
+            case "launch":
+                told = await self._launch(call)
+            case "list":
+                told = Told(running=await self._list())
+            case "beat":
+                await asyncio.gather(*(self._beat(name) for name in self._names()))
+            case "wait":
+                told = Told(ending=await self._wait(call.name))
+            case "logs":
+                text = await self._logs(call.name, call.number)
+            case "stop":
+                await self._stop(call.name, "it was stopped", call.number)
+        return Answer(call.id, told, text)
 
     async def _launch(self, call: Call) -> Told:
         """call.number: the grace of one that is in the way."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.adapters.runtimes.ray_rank import Rank
 from penstock.adapters.runtimes.task_wire import Told, read_task, read_told, spell, spell_task
-from penstock.kit.runtime import Ending, Needs, Running, Task
+from penstock.kit.runtime import ORPHAN_MS, Ending, Needs, Running, Task
 from penstock.kit.tasks import Errands
 
 MILLI = 1000
@@ -74,10 +74,11 @@ class Group:
     async def stop(self, reason: str, grace_ms: int) -> None:
         """End all ranks and give the placement back; returns when it has ended."""
         self._reason, self._grace_ms = reason, grace_ms
-        if self._life is None:
-            self._end(Ending(None, reason, ""))
-        elif self._ending is None:
+        if self._life is not None and self._ending is None:
             self._life.cancel()
+            await asyncio.wait([self._life])
+        if self._ending is None:  # It had not begun yet.
+            self._end(Ending(None, reason, ""), Told(failed=f"{reason}."))
         await self._ended.wait()
 
     async def _live(self, task: Task) -> None:
@@ -92,6 +93,7 @@ class Group:
                 ending = Ending(None, told.failed, told.log)
             else:
                 self._running = told.one(task.name)
+                await self.beat()
                 self._told.set_result(told)
                 ending = await self._first_end()
         except asyncio.CancelledError:
@@ -103,13 +105,13 @@ class Group:
         finally:
             self._ending = ending
             tail = await self._clear()
-            self._end(Ending(ending.status, ending.reason, ending.log_tail or tail))
-            if not self._told.done():
-                self._told.set_result(told)
+            self._end(Ending(ending.status, ending.reason, ending.log_tail or tail), told)
 
-    def _end(self, ending: Ending) -> None:
+    def _end(self, ending: Ending, told: Told) -> None:
         self._ending = ending
         self._ended.set()
+        if self._told is not None and not self._told.done():
+            self._told.set_result(told)
         self._errands.start("group-farewell", self._leave())
 
     async def _start(self, task: Task) -> Told:
@@ -200,8 +202,12 @@ class Group:
 
     async def _watch_agents(self) -> None:
         loop = asyncio.get_running_loop()
-        while (loop.time() - self._heard_s) * MILLI <= self._orphan_ms:
+        while True:
             await asyncio.sleep(LOOK_EVERY_MS / MILLI)
+            is_starting = self._told is not None and not self._told.done()
+            patience_ms = max(self._orphan_ms, ORPHAN_MS) if is_starting else self._orphan_ms
+            if (loop.time() - self._heard_s) * MILLI > patience_ms:
+                break
         await self.stop("no agent has asked for it any more", KILL_DEADLINE_MS)
 
     async def _leave(self) -> None:

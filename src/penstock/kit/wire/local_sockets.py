@@ -78,16 +78,20 @@ class LocalSockets:
         try:
             sock.setblocking(False)
             with short_address(self._path) as address:
-                if self._path.exists() and answers(address):
-                    raise PortTaken(host, 0)
-                self._path.unlink(missing_ok=True)
+                self._clear(address, host)
                 sock.bind(address)
                 self._path.chmod(0o600)
             sock.listen(BACKLOG_MAX)
         except BaseException:
             sock.close()
             raise
-        return LocalListener(sock, self._path, factory, self._may_connect)
+        return LocalListener(sock, self._path, factory=factory, may_connect=self._may_connect)
+
+    def _clear(self, address: str, name: str) -> None:
+        """Remove what a killed process left. Raises PortTaken when a process listens there."""
+        if self._path.exists() and answers(address):
+            raise PortTaken(name, 0)
+        self._path.unlink(missing_ok=True)
 
 
 class LocalListener:
@@ -97,6 +101,7 @@ class LocalListener:
         self,
         sock: socket.socket,
         path: Path,
+        *,
         factory: Callable[[], asyncio.Protocol],
         may_connect: MayConnect,
     ) -> None:
