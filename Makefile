@@ -1,6 +1,7 @@
 # Penstock. `make up` is all a newcomer needs; `make help` lists the rest.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+HELM := .venv-helm
 VLLM := .venv-vllm
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -13,7 +14,7 @@ PYTEST = $(BIN)/pytest --junitxml=$(REPORTS)/$(1).xml
 # Some images set it; then each of the hundreds of processes here would compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help up test test-clusters check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-routing conformance docs lock clean setup fast nightly
+.PHONY: help up test test-clusters check check-markets check-law check-style fix sim soak vectors bench bench-gateway bench-miner bench-routing conformance docs lock clean setup fast nightly chart
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +71,7 @@ test: $(VENV)/.dev check ## everything: check, the slow tests, contracts on real
 	@echo "== what check left out: every property in full, the slow tests"
 	@$(call PYTEST,full) -n $(JOBS) -m "hypothesis or slow" tests/spec tests/kit tests/stations
 	@echo "== real servers, real engines, the client, the simulator, the command line, the docs"
-	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs tests/bench tests/conformance
+	@$(call PYTEST,parts) -n $(JOBS) tests/contract tests/adapters tests/sim tests/client tests/cli tests/docs tests/bench tests/conformance tests/packages
 	@echo "== the whole market: real processes, faults"
 	@$(call PYTEST,e2e) tests/e2e
 	@$(BIN)/python tools/tally.py
@@ -123,8 +124,21 @@ bench: $(VENV)/.dev ## measure; prints tables, writes bench/out/*.json
 bench-gateway: $(VENV)/.dev ## the gateway beside nginx, haproxy, sglang-router, LiteLLM (ARGS=--quick)
 	@$(BIN)/python -m bench.gateway $(ARGS)
 
+bench-miner: $(VENV)/.dev ## what a miner costs beside its engine (ARGS=--quick, --no-tunnel)
+	@$(BIN)/python -m bench.miner $(ARGS)
+
 bench-routing: $(VENV)/.dev ## the routing study beside the published one (ARGS=--quick)
 	@$(BIN)/python -m bench.routing $(ARGS)
+
+$(HELM)/.done: requirements-helm.lock | $(BIN)/uv
+	@echo "installing Helm as a library (118 MB on disk, once)"
+	@$(PYTHON) -m venv $(HELM)
+	@# Its wheel asks for Python 3.12, and runs on 3.11.
+	@$(HELM)/bin/pip install --quiet --disable-pip-version-check --ignore-requires-python --no-deps --require-hashes -r requirements-helm.lock
+	@touch $@
+
+chart: $(VENV)/.dev $(HELM)/.done ## the Helm chart, read and rendered by a real Helm
+	@PENSTOCK_TEST_HELM=$(abspath $(HELM))/bin/python $(BIN)/pytest tests/packages/test_chart.py
 
 conformance: $(VENV)/.dev ## the suites and stock clients of others against our gateway (ARGS=--quick)
 	@$(BIN)/python -m conformance $(ARGS)
@@ -142,4 +156,4 @@ lock: $(BIN)/uv ## pin the dependencies anew from pyproject.toml
 	  $(BIN)/uv pip compile -q $$file --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o $${file%.in}.lock; done
 
 clean: ## remove the virtual environment and caches (never a market's home)
-	@rm -rf $(VENV) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs src/penstock/kit/wire/_scan*.so
+	@rm -rf $(VENV) $(HELM) $(VLLM) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage bench/out bench/.peers bench/gateway/build conformance/.venvs src/penstock/kit/wire/_scan*.so

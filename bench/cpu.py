@@ -26,6 +26,16 @@ def system_ms(pid: int) -> float:
     return sum(_ticks(pid)[1:2]) * TICK_MS
 
 
+def resident_kib(pid: int) -> int:
+    """Memory that the process holds, shared pages included; 0 once gone."""
+    try:
+        text = (PROC / str(pid) / "status").read_text()
+    except OSError:
+        return 0
+    lines = (line.split() for line in text.splitlines())
+    return next((int(line[1]) for line in lines if line[0] == "VmRSS:"), 0)
+
+
 def children(pid: int) -> list[int]:
     """The living children of a process."""
     return [one for one in _pids() if (fields := _fields(one)) and int(fields[PARENT]) == pid]

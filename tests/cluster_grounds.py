@@ -31,7 +31,7 @@ class RayGround:
 
     async def agent(self) -> RayRuntime:
         for dead in self.opened:
-            await dead.close()
+            await dead.closed()
         config = RayConfig(self.address, orphan_ms=self.orphan_ms)
         runtime = await RayRuntime.open(self.home, config, clock=SystemClock(), entropy=os.urandom)
         self.opened.append(runtime)
@@ -56,7 +56,7 @@ async def ray_ground(home: Path, orphan_ms: int) -> AsyncIterator[RayGround]:
         runtime = await ground.agent()
         for running in await runtime.list():
             await runtime.stop(running.name, deadline_ms=100)
-        await runtime.close()
+        await runtime.closed()
 
 
 @dataclass(slots=True)

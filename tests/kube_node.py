@@ -66,8 +66,7 @@ class Node:
             "conditions": [condition],
         }
         self.core.patch_node_status(NODE, {"status": status})
-        taints = {"spec": {"taints": []}}
-        self.core.patch_node(NODE, taints)
+        self.core.patch_node(NODE, {"spec": {"taints": []}})
 
     def run(self) -> None:
         while True:

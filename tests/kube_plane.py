@@ -152,9 +152,10 @@ def kubeconfig(folder: Path, port: int, user: str) -> Path:
 
 
 def client_of(path: Path) -> Any:
-    from kubernetes.config import new_client_from_config
+    import kubernetes.config
 
-    return new_client_from_config(str(path))
+    load: Any = kubernetes.config
+    return load.new_client_from_config(str(path))
 
 
 def until_ready(folder: Path, plane: Plane) -> None:
@@ -180,8 +181,9 @@ def grant(plane: Plane) -> None:
     from kubernetes.client import CoreV1Api, RbacAuthorizationV1Api
 
     with client_of(plane.admin) as client:
-        CoreV1Api(client).create_namespace({"metadata": {"name": NAMESPACE}})
-        rights = RbacAuthorizationV1Api(client)
+        core: Any = CoreV1Api(client)
+        core.create_namespace({"metadata": {"name": NAMESPACE}})
+        rights: Any = RbacAuthorizationV1Api(client)
         documents = list(yaml.safe_load_all(ROLE.read_text()))
         [role] = [one for one in documents if one["kind"] == "Role"]
         role["metadata"].pop("namespace", None)

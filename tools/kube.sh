@@ -15,6 +15,7 @@ for program in etcd $commands; do [ -x "$folder/$program" ] || is_there=no; done
 
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
 cd "$work"
 echo "fetching Debian's packages of etcd, Go and the source of Kubernetes"
 mkdir -p lists/partial cache

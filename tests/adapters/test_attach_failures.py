@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from tests.engine_makers import DEADLINE_MS
 
-from penstock.adapters.engines.openai_http import OpenaiHttp, parse_source
 from penstock.adapters.engines.asker import dig, parsed
+from penstock.adapters.engines.openai_http import OpenaiHttp, parse_source
 from penstock.kit.engine import Capability, EngineFailed
 from penstock.kit.wire.http import Request, Response, json_response
 from penstock.kit.wire.problem import problem

@@ -107,6 +107,14 @@ def test_llama_cpp_counts_what_it_found_apart_from_what_it_read() -> None:
     assert (told.prompt_tokens, told.cached_tokens) == (128, 60)
 
 
+def test_our_own_workers_tell_tokens_among_their_units() -> None:
+    page = "".join(
+        f'penstock_engine_units_total{{unit="{unit}"}} {count}\n'
+        for unit, count in (("prompt_tokens", 9), ("completion_tokens", 4), ("audio_ms", 700))
+    )
+    assert parse_gauges(page) == Gauges(prompt_tokens=9, generated_tokens=4)
+
+
 def test_the_fullest_rank_counts_and_no_cache_is_fuller_than_full() -> None:
     page = "".join(
         f'vllm:kv_cache_usage_perc{{engine="{rank}"}} {used}\n'
@@ -120,7 +128,7 @@ def test_the_fullest_rank_counts_and_no_cache_is_fuller_than_full() -> None:
 @pytest.mark.parametrize(
     ("awake", "is_suspended"), [("1.0", False), ("0.0", True)], ids=["awake", "asleep"]
 )
-def test_vllm_tells_whether_it_sleeps(awake: str, is_suspended: bool) -> None:  # noqa: FBT001
+def test_vllm_tells_whether_it_sleeps(awake: str, is_suspended: bool) -> None:
     page = (
         f'vllm:engine_sleep_state{{engine="0",sleep_state="awake"}} {awake}\n'
         'vllm:engine_sleep_state{engine="0",sleep_state="weights_offloaded"} 0.0\n'

@@ -65,6 +65,15 @@ def test_word_pieces_are_marked_the_other_way_round(home: Path) -> None:
     assert tokens[2015] == "s"
 
 
+def test_without_the_packages_that_convert_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(minilm, "CONVERTER", ("gguf", "a_package_that_nobody_has"))
+    with pytest.raises(EngineFailed, match=r"penstock\[miner\]"):
+        minilm.minilm_gguf(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_weights_than_manifests_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"others")
     with pytest.raises(EngineFailed, match="not those"):

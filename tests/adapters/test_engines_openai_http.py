@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tests.engine_makers import DEADLINE_MS, make_world
 
+from penstock.adapters.engines.asker import dig, parsed
 from penstock.adapters.engines.catalogue import build_engine, model_digest
 from penstock.adapters.engines.echo import Echo, EchoSettings
 from penstock.adapters.engines.gauges import Gauges, parse_gauges
 from penstock.adapters.engines.model_files import builtin_models, digest_hex, gguf_path
 from penstock.adapters.engines.openai_http import Attachment, OpenaiHttp, parse_source
-from penstock.adapters.engines.asker import dig, parsed
 from penstock.kit.engine import EngineFailed, EngineLimits
 from penstock.kit.wire.http import Request, Response, json_response
 from penstock.kit.wire.problem import problem
@@ -157,7 +157,7 @@ def test_digging_stops_where_the_path_ends() -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(EngineFailed, match="llamacpp, minilm, .*vllm, sglang, .*echo"):
+    with pytest.raises(EngineFailed, match=r"llamacpp, minilm, .*vllm, sglang, .*echo"):
         build_engine("abacus", "", LIMITS, world=make_world(tmp_path))
 
 

@@ -21,6 +21,7 @@ SURE = [
     ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "card"),
     ("RuntimeError: The NVIDIA driver on your system is too old (found version 11040).", "driver"),
     ("/usr/bin/python: No module named vllm", "engine_env"),
+    ("ModuleNotFoundError: No module named 'xllamacpp'", "pip install 'penstock[miner]'"),
     ("RuntimeError: Engine core initialization failed. See root cause above.", "lines before it"),
 ]
 ONLY_AFTERWARDS = [

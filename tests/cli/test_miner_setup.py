@@ -21,7 +21,8 @@ from penstock.cli.miner_market import Found, check_gateway, is_loopback
 from penstock.cli.miner_test import chute_names
 from penstock.cli.miner_up import make_wish
 from penstock.kit.keys import verify
-from penstock.miner.config import MinerConfig, TunnelMode, parse_config
+from penstock.miner.config import MinerConfig, RuntimeKind, TunnelMode, parse_config
+from penstock.miner.errors import ConfigInvalid
 from penstock.spec.keys import Role, check_delegation, parse_signed
 from penstock.spec.params import LOCAL
 from penstock.spec.units import PPM
@@ -149,6 +150,16 @@ def test_the_configuration_says_what_was_asked_for(home: MinerHome) -> None:
     assert config.costs.power_declared_mw == 90_000
     assert config.costs.rent_nano_per_hour == 1_500_000_000
     assert config.operator == FOUND.operator
+
+
+def test_engines_in_containers_need_an_image_and_get_the_one_that_is_named(
+    home: MinerHome,
+) -> None:
+    with pytest.raises(ConfigInvalid, match="images"):
+        configured(home, replace(WISH, runtime="docker"))
+    config = configured(home, replace(WISH, runtime="docker", image="p@sha256:1"))
+    assert config.runtime is RuntimeKind.DOCKER
+    assert config.image("llamacpp") == "p@sha256:1"
 
 
 def test_automatic_is_automatic(home: MinerHome) -> None:

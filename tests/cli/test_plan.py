@@ -12,12 +12,14 @@ import pytest
 
 from penstock.adapters.errors import FileExposed
 from penstock.adapters.keyfile import load_or_create_key
+from penstock.cli import plan as plan_module
 from penstock.cli.errors import Stop
 from penstock.cli.home import Home, free_port
 from penstock.cli.plan import (
     MINER_CHUTES,
     Plan,
     Wish,
+    check_engines,
     make_api_key,
     make_plan,
     station_command,
@@ -110,6 +112,16 @@ def test_the_first_miners_are_told_what_to_serve_and_all_follow_the_market(plan:
     assert named == [*MINER_CHUTES, ()]
     assert all(written[name]["auto"] for name in plan.miners)
     assert all(written[name]["operator"] == plan.operator.identity for name in plan.miners)
+
+
+def test_a_market_with_miners_needs_their_engines_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_engines(3)
+    monkeypatch.setattr(plan_module, "find_spec", lambda _: None)
+    check_engines(0)
+    with pytest.raises(Stop, match=r"penstock\[miner\]"):
+        check_engines(3)
 
 
 def test_the_charter_is_one_that_every_station_accepts(plan: Plan) -> None:

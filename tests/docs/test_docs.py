@@ -142,10 +142,10 @@ def check_command(group: click.Group, words: list[str], line: str) -> None:
     context = click.Context(group)
     command = group.get_command(context, words[0])
     assert command is not None, f"{line}: no command {words[0]}"
+    if isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith("-"):
+        check_command(command, words[1:], line)
+        return
     options = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
-    if isinstance(command, click.Group):
-        for below in command.commands.values():
-            options |= {name for one in below.params for name in one.opts}
     used = [word.split("=")[0] for word in words[1:] if word.startswith("-") and len(word) > 1]
     unknown = [option for option in used if option not in options | {"--help"}]
     assert not unknown, f"{line}: no option {unknown}"

@@ -122,6 +122,7 @@ def test_in_the_foreground_ctrl_c_drains(newcomer: Newcomer) -> None:
         market.until(lambda: _serving(market) == 1, "it serves")
         market.until(lambda: "Your miner serves." in _said(running), "it says so")
         running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGINT)  # an impatient finger changes nothing
         said, _ = running.communicate(timeout=120)
     finally:
         running.kill()

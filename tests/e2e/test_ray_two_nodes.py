@@ -14,8 +14,10 @@ import pytest
 from tests.ray_nodes import two_nodes
 
 from penstock.adapters.engines.model_files import gguf_path
+from penstock.adapters.runtimes import offspring
 from penstock.adapters.runtimes.errors import NoCluster
 from penstock.adapters.runtimes.ray import RayConfig, RayRuntime
+from penstock.adapters.runtimes.ray_rank import own_folder
 from penstock.kit.clock import SystemClock
 from penstock.kit.runtime import Needs, Reach, Running, Task, TaskFailed, task_content
 from penstock.kit.wire.client import HttpClient
@@ -126,6 +128,7 @@ def places(address: str) -> list[list[str]]:
 async def test_a_model_lives_on_two_nodes(cluster: str, tmp_path: Path) -> None:
     task = chat_task()
     runtime = await agent(tmp_path, cluster)
+    runtime_id = (tmp_path / "id").read_text()
     first = await runtime.launch(task, deadline_ms=DEADLINE_MS)
     assert first.content == task_content(task)
     assert await chat(first)
@@ -135,7 +138,7 @@ async def test_a_model_lives_on_two_nodes(cluster: str, tmp_path: Path) -> None:
     assert set(before) == {0, 1}
 
     # The agent dies without a word; the next one finds the group and takes it over as it is.
-    await runtime.close()
+    await runtime.closed()
     runtime = await agent(tmp_path, cluster)
     assert await runtime.list() == (first,)
     assert await runtime.launch(task, deadline_ms=DEADLINE_MS) == first
@@ -160,7 +163,8 @@ async def test_a_model_lives_on_two_nodes(cluster: str, tmp_path: Path) -> None:
     assert await runtime.list() == ()
     assert engines() == {}
     assert await asyncio.to_thread(places, cluster) == []
-    await runtime.close()
+    assert not list(own_folder("any").parent.glob(f"{runtime_id}-*"))
+    await runtime.closed()
 
 
 async def test_a_cluster_without_room_says_so_and_keeps_nothing(
@@ -173,10 +177,43 @@ async def test_a_cluster_without_room_says_so_and_keeps_nothing(
         assert "3000 ms" in failed.value.reason
         assert "ray status" in failed.value.remedy
         assert await runtime.list() == ()
-    await runtime.close()
+    await runtime.closed()
 
 
 async def test_where_no_cluster_is_the_way_to_one_is_said(tmp_path: Path) -> None:
     with pytest.raises(NoCluster) as missing:
         await agent(tmp_path, "127.0.0.1:1")
     assert "ray start" in str(missing.value)
+
+
+async def test_when_the_groups_own_actor_dies_nothing_is_left_running(
+    cluster: str, tmp_path: Path
+) -> None:
+    runtime = await agent(tmp_path, cluster)
+    await runtime.launch(chat_task(), deadline_ms=DEADLINE_MS)
+    waiting = asyncio.ensure_future(runtime.wait(NAME))
+    for pid in offspring.below(os.getpid()):
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::Group"):
+            os.kill(pid, signal.SIGKILL)
+    assert "lost" in (await waiting).reason
+    assert await runtime.list() == ()
+    while engines():
+        await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(places, cluster) == []
+    await runtime.closed()
+
+
+async def test_the_agent_finds_its_groups_again_when_its_hand_was_cut_off(
+    cluster: str, tmp_path: Path
+) -> None:
+    runtime = await agent(tmp_path, cluster)
+    running = await runtime.launch(chat_task(nodes=1), deadline_ms=DEADLINE_MS)
+    waiting = asyncio.ensure_future(runtime.wait(NAME))
+    child = runtime._driver._process
+    assert child is not None
+    child.kill()
+    await child.wait()
+    assert await runtime.list() == (running,)
+    await runtime.stop(NAME, deadline_ms=1_000)
+    assert (await waiting).reason == "it was stopped"
+    await runtime.closed()

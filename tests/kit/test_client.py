@@ -323,3 +323,52 @@ def test_a_header_cannot_smuggle_a_request(virtual: MemoryWorld) -> None:
         await client.close()
 
     virtual.run(scenario)
+
+
+def test_a_reply_that_is_given_up_wakes_its_reader_and_cuts_the_connection(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        gone = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                yield b"first"
+                await asyncio.Event().wait()
+            finally:
+                gone.set()
+
+        async def handler(_request: Request) -> Stream:
+            return Stream(200, (), chunks())
+
+        server = server_of(network, handler)
+        port = await server.start(HOST, 0)
+        client = HttpClient(network)
+        reply = await client.begin("POST", f"http://{HOST}:{port}/", body=b"x")
+        assert await reply.next_chunk(idle_deadline_ms=DEADLINE_MS) == b"first"
+        reading = asyncio.ensure_future(reply.next_chunk(idle_deadline_ms=DEADLINE_MS))
+        await asyncio.sleep(0)
+        reply.fail(PeerClosed(5))
+        with pytest.raises(PeerClosed):
+            await reading
+        reply.end()
+        await gone.wait()
+        assert client.idle_links == 0
+        await client.close()
+        await server.close(0)
+
+    world.run(scenario)
+
+
+def test_a_reply_that_was_read_to_its_end_gives_its_connection_back(world: World) -> None:
+    async def scenario(network: Network) -> None:
+        server = server_of(network, echo)
+        port = await server.start(HOST, 0)
+        client = HttpClient(network)
+        reply = await client.begin("POST", f"http://{HOST}:{port}/", body=b"hello")
+        assert await reply.next_chunk(idle_deadline_ms=DEADLINE_MS) == b"hello"
+        assert await reply.next_chunk(idle_deadline_ms=DEADLINE_MS) == b""
+        reply.end()
+        assert client.idle_links == 1
+        await client.close()
+        await server.close(0)
+
+    world.run(scenario)

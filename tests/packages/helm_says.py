@@ -14,8 +14,11 @@ import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import helm_sdkpy
+
+Json = dict[str, Any]
 
 KINDS = {
     "v1": {
@@ -37,23 +40,28 @@ class Cluster(BaseHTTPRequestHandler):
     """An API server that takes what it is given."""
 
     protocol_version = "HTTP/1.1"
-    objects: list = []
+    objects: ClassVar[list[Json]] = []
 
-    def log_message(self, *_words):
+    def log_message(self, *_words: object) -> None:
         """Nothing: stdout is the answer."""
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0].rstrip("/")
         found = discovery(path)
         if found is None and path.rpartition("/")[2] in KINDS["v1"]:
             found = {"kind": "SecretList", "apiVersion": "v1", "metadata": {}, "items": []}
         if found is None:
-            found = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound"}
+            found = {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "reason": "NotFound",
+            }
             self.say(404, found | {"code": 404})
             return
         self.say(200, found)
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers["content-length"]))
         sent = RELEASE
         if "/secrets" not in self.path:  # Helm keeps its own notes there, not as JSON
@@ -61,9 +69,9 @@ class Cluster(BaseHTTPRequestHandler):
             self.objects.append(sent)
         self.say(201, sent)
 
-    do_PUT = do_PATCH = do_POST
+    do_PUT = do_PATCH = do_POST  # noqa: N815 - as the library calls them
 
-    def say(self, status, value):
+    def say(self, status: int, value: Json) -> None:
         body = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -72,7 +80,7 @@ class Cluster(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def discovery(path):
+def discovery(path: str) -> Json | None:
     """What there is, for the paths that ask it; None for others."""
     groups = [group for group in KINDS if "/" in group]
     if path == "/version":
@@ -80,7 +88,11 @@ def discovery(path):
     if path == "/api":
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path == "/apis":
-        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [entry(one) for one in groups]}
+        return {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [entry(one) for one in groups],
+        }
     group = path.removeprefix("/apis/") if path.startswith("/apis/") else path.removeprefix("/api/")
     if group not in KINDS:
         return None
@@ -91,12 +103,12 @@ def discovery(path):
     return {"kind": "APIResourceList", "groupVersion": group, "resources": resources}
 
 
-def entry(group):
+def entry(group: str) -> Json:
     version = {"groupVersion": group, "version": "v1"}
     return {"name": group.partition("/")[0], "versions": [version], "preferredVersion": version}
 
 
-def kubeconfig(port):
+def kubeconfig(port: int) -> Path:
     """A file that leads to the cluster that is played."""
     config = {
         "apiVersion": "v1",
@@ -111,7 +123,7 @@ def kubeconfig(port):
     return path
 
 
-async def ask(chart, values):
+async def ask(chart: str, values: Json) -> Json:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     config = helm_sdkpy.Configuration(

@@ -14,6 +14,7 @@ from penstock.miner.config import Deadlines
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = FOLDER / "penstock-miner.service"
+SUBGROUP_SINCE = 254
 EXPOSURE_MAX = 5.0
 """Of 10. What keeps it from less is written in the unit: graphics cards, and bubblewrap's own walls."""
 
@@ -103,15 +104,15 @@ def test_its_command_is_one_and_its_options_exist() -> None:
 
 def test_systemd_reads_it(tmp_path: Path) -> None:
     """With a program that is there in the place of the one that will be."""
+    version = re.search(r"systemd (\d+)", analyze("--version").stdout)
+    is_old = version is not None and int(version[1]) < SUBGROUP_SINCE
+    lines = UNIT.read_text().replace("/opt/penstock/bin/penstock", sys.executable).splitlines()
+    known = [one for one in lines if not (is_old and one.startswith("DelegateSubgroup="))]
     unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("/opt/penstock/bin/penstock", sys.executable))
+    unit.write_text("\n".join(known))
     done = analyze("verify", "--man=no", "--recursive-errors=no", str(unit))
-    said = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if UNIT.name in line and "DelegateSubgroup" not in line
-    ]
-    assert said == []
+    said = (done.stdout + done.stderr).splitlines()
+    assert [line for line in said if UNIT.name in line] == []
     assert done.returncode == 0, done.stderr
 
 

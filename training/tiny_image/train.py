@@ -6,7 +6,7 @@
 Writes a diffusers folder that export.py turns into the files Penstock ships. Flow matching: the
 model sees a mixture of picture and noise and learns the direction from picture to noise. What was
 learned the hard way: a transformer over patches sees four times the pictures of a UNet in the same
-time; centred shapes first; Muon for the matrices; the mean of the weights, not the last of them.
+time; the text encoder first and alone; centred shapes first; Muon for the matrices; the mean of the weights, not the last of them.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from training.tiny_image import model
 from training.tiny_image.scenes import any_mask, any_scene, caption, painted
+from training.tiny_image.words import teach_words
 
 NEEDED = ("torch", "diffusers", "transformers", "safetensors")
 BATCH = 32
@@ -30,6 +31,8 @@ CENTRED_FIRST, CENTRED_LATER = 0.9, 0.5
 NEARLY_NOISE_SHARE, NEARLY_NOISE_WIDTH = 0.5, 0.3
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 MEAN_OF_STEPS_MAX = 0.998
+WORDS_SHARE = 0.03
+SAVED_STEPS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +47,34 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What is learned together."""
+    """What becomes the pipeline. Only the transformer learns from pictures."""
 
     tokenizer: Any
     encoder: Any
     transformer: Any
 
     def parameters(self) -> list[Any]:
-        return [*self.transformer.parameters(), *self.encoder.parameters()]
+        return list(self.transformer.parameters())
+
+    def save(self, out: Path) -> None:
+        self.tokenizer.save_pretrained(out / "tokenizer")
+        self.encoder.save_pretrained(out / "text_encoder")
+        self.transformer.save_pretrained(out / "transformer")
+        model.new_decoder().save_pretrained(out / "vae")
 
 
 def first_parts(plan: Plan) -> Parts:
-    """New ones, or those of a former run."""
+    """Those of a former run, or a new transformer and an encoder that has learned the words."""
+    tokenizer = model.new_tokenizer()
     encoder, transformer = model.new_text_encoder(), model.new_transformer()
-    if plan.begun is not None:
+    if plan.begun is None:
+        teach_words(tokenizer, encoder, cpu_seconds=WORDS_SHARE * plan.cpu_seconds, seed=plan.seed)
+    else:
         encoder = type(encoder).from_pretrained(plan.begun / "text_encoder")
         transformer = type(transformer).from_pretrained(plan.begun / "transformer")
-    encoder.train()
+    encoder.requires_grad_(False)
     transformer.train()
-    return Parts(model.new_tokenizer(), encoder, transformer)
+    return Parts(tokenizer, encoder, transformer)
 
 
 def missing_packages() -> list[str]:
@@ -113,7 +125,7 @@ def optimizers(parts: Parts) -> list[tuple[Any, float]]:
     """Muon for the inner matrices, Adam for the rest; each with its highest rate."""
     import torch
 
-    named = [*parts.transformer.named_parameters(), *parts.encoder.named_parameters()]
+    named = list(parts.transformer.named_parameters())
     inner = [p for name, p in named if p.ndim == 2 and is_inner(name)]
     kept = {id(p) for p in inner}
     outer = [p for _, p in named if id(p) not in kept]
@@ -126,7 +138,7 @@ def optimizers(parts: Parts) -> list[tuple[Any, float]]:
 
 def is_inner(name: str) -> bool:
     """Matrices between hidden states; embeddings, tables and the last layer are not."""
-    outside = ("shared", "embed", "relative_attention_bias", "scale_shift_table", "proj_out")
+    outside = ("embed", "scale_shift_table", "proj_out")
     return not any(word in name for word in outside)
 
 
@@ -161,9 +173,18 @@ def fit(parts: Parts, plan: Plan) -> float:
         average += max(0.02, 1 / step) * (loss.item() - average)
         if step % 100 == 0:
             print(f"step {step} loss {average:.4f} spent {100 * spent:.0f} %", flush=True)
-    with torch.no_grad():
-        torch._foreach_copy_(parts.parameters(), mean)
+        if step % SAVED_STEPS == 0:
+            swap(parts, mean)
+            parts.save(plan.out)
+            swap(parts, mean)
+    swap(parts, mean)
     return average
+
+
+def swap(parts: Parts, mean: list[Any]) -> None:
+    """Exchange the weights with the others."""
+    for weights, others in zip(parts.parameters(), mean, strict=True):
+        weights.data, others.data = others.data, weights.data
 
 
 def main() -> None:
@@ -181,12 +202,8 @@ def main() -> None:
     torch.set_num_threads(1)
     plan = Plan(arguments.out, arguments.cpu_seconds, arguments.seed, arguments.begun)
     parts = first_parts(plan)
-    print(f"{sum(p.numel() for p in parts.parameters())} weights")
     loss = fit(parts, plan)
-    parts.tokenizer.save_pretrained(plan.out / "tokenizer")
-    parts.encoder.save_pretrained(plan.out / "text_encoder")
-    parts.transformer.save_pretrained(plan.out / "transformer")
-    model.new_decoder().save_pretrained(plan.out / "vae")
+    parts.save(plan.out)
     print(f"saved {plan.out}, loss {loss:.4f}")
 
 

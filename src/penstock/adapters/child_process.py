@@ -71,6 +71,8 @@ class ChildProcess:
         uid = -1 if command.uid is None else command.uid
         gid = uid if command.gid is None else command.gid
         with command.log.open("ab") as log:
+            # Asked before the start: the child writes through the same open file.
+            log_offset = log.seek(0, os.SEEK_END)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", tether.__file__),
                 *(str(os.getpid()), str(int(command.orphan_signal)), str(uid), str(gid), "--"),
@@ -86,7 +88,7 @@ class ChildProcess:
             )
             if process.stdin is not None and command.stdin is not None:
                 process.stdin.write(command.stdin)
-            return cls(command, process, log_offset=log.tell())
+            return cls(command, process, log_offset=log_offset)
 
     @property
     def pid(self) -> int:

@@ -83,7 +83,7 @@ class Agent:
             raise Stop("the miner ended", why=self.words(), then=self.then)
 
     def end(self) -> int:
-        """Ask it to drain, and wait for it; asking twice does not hurry it."""
+        """Ask it to drain, and wait for it."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait()

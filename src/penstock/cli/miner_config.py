@@ -9,7 +9,7 @@ from penstock.cli.miner_identity import Identity
 from penstock.cli.miner_market import Found
 from penstock.cli.plan import ENGINES_GET
 from penstock.kit.environment import inherited
-from penstock.miner.config import RuntimeKind
+from penstock.miner.config import DEFAULT_IMAGE, RuntimeKind
 from penstock.miner.hardware import Hardware
 from penstock.spec.units import NANO_PER_USD, PPM
 
@@ -29,6 +29,8 @@ class MinerWish:
     """() is auto."""
     identity: str = ""
     runtime: str = RuntimeKind.PROCESS.value
+    image: str = ""
+    """Of engines in containers."""
     name: str = "miner"
     endpoint: str = ""
     host: str = "127.0.0.1"
@@ -82,6 +84,7 @@ def agent_config(
         "engine_env": inherited((*ENGINES_GET, *CARDS_SEEN)),
         "engine_threads": min(max(hardware.cores // 2, 1), THREADS_MAX),
         "runtime": wish.runtime,
+        "images": {DEFAULT_IMAGE: wish.image} if wish.image else {},
         "placement": wish.placement,
         "log_json": False,
         "tunnel": {

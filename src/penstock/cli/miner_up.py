@@ -45,6 +45,7 @@ UP_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice([kind.value for kind in RuntimeKind]),
         help="Where engines run.  [default: process]",
     ),
+    click.option("--image", help="Of engines in containers: docker, podman, kubernetes."),
     click.option("--name", help="Its name within your identity.  [default: miner]"),
     click.option("--endpoint", help="Your public URL, if gateways can dial you (faster)."),
     click.option("--host", help="Where to listen.  [default: 127.0.0.1]"),
@@ -89,18 +90,37 @@ def up(home: MinerHome, *, detach: bool, no_test: bool, as_json: bool, **told: A
         _say_running(home, as_json=as_json)
         return
     wish = make_wish(home, told)
-    with progress(quiet=as_json) as tell:
-        ready = prepare(home, wish, tell, force=no_test, as_json=as_json)
-        agent = start_agent(home, ready, tell, tethered=not detach)
-        frame = wait_serving(agent, tell)
-    policy = PricePolicy(*share_ppm(wish.price))
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    agents: list[Agent] = []
+    try:
+        with progress(quiet=as_json) as tell:
+            ready = prepare(home, wish, tell, force=no_test, as_json=as_json)
+            agents.append(start_agent(home, ready, tell, tethered=not detach))
+            frame = wait_serving(agents[0], tell)
+        say_serving(home, ready, frame, detached=detach, as_json=as_json)
+        if detach:
+            return
+        agents[0].process.wait()
+    except KeyboardInterrupt:
+        if not agents:
+            raise
+        drain(agents[0], quiet=as_json)
+    if agents[0].process.returncode not in {0, -signal.SIGTERM}:
+        agents[0].check()
+    if not as_json:
+        console().print(f"Stopped. Serve again: penstock miner up{home.flag}", markup=False)
+
+
+def say_serving(
+    home: MinerHome, ready: Ready, frame: dict[str, Any], *, detached: bool, as_json: bool
+) -> None:
+    """What runs, and what it should bring."""
+    policy = PricePolicy(*share_ppm(ready.wish.price))
     forecast = asyncio.run(expected(ready.found, ready.examined.hardware, frame, policy=policy))
     if as_json:
         print_json({"home": str(home.path), "frame": frame, "forecast": forecast})
     else:
-        print_summary(home, frame, forecast, detached=detach)
-    if not detach:
-        stay(home, agent, as_json=as_json)
+        print_summary(home, frame, forecast, detached=detached)
 
 
 def make_wish(home: MinerHome, told: dict[str, Any]) -> MinerWish:
@@ -163,7 +183,7 @@ def start_agent(home: MinerHome, ready: Ready, tell: Told, *, tethered: bool) ->
     try:
         agent.wait_listening()
     except KeyboardInterrupt:
-        agent.end()
+        drain(agent, quiet=True)
         raise
     tell(4, f"joining the market ({ready.found.params.network})")
     return agent
@@ -173,50 +193,34 @@ def wait_serving(agent: Agent, tell: Told) -> dict[str, Any]:
     """Until an instance is offered, or nothing is wanted of this machine; the last frame."""
     started = stopwatch()
     frame: dict[str, Any] = {}
-    try:
-        while stopwatch() - started < SERVE_DEADLINE_S:
-            agent.check()
-            frame = agent.frame() or frame
-            instances = frame.get("instances", [])
-            states = {one["state"] for one in instances}
-            pending = [one for one in instances if one["state"] not in {"serving", "failed"}]
-            if any(one["offered"] for one in instances) and not pending:
-                break
-            if instances and states == {"failed"} and stopwatch() - started > IDLE_S:
-                break
-            if not instances and stopwatch() - started > IDLE_S:
-                break
-            up_now = len(instances) - len(pending)
-            words = f"{up_now} of {len(instances)} chutes up"
-            if pending:
-                words += f", {pending[0]['state']} {pending[0]['name']}"
-            tell(5 if instances else 4, words if instances else "choosing chutes")
-            pause(CHECK_EVERY_S)
-    except KeyboardInterrupt:
-        agent.end()
-        raise
+    while stopwatch() - started < SERVE_DEADLINE_S:
+        agent.check()
+        frame = agent.frame() or frame
+        instances = frame.get("instances", [])
+        states = {one["state"] for one in instances}
+        pending = [one for one in instances if one["state"] not in {"serving", "failed"}]
+        if any(one["offered"] for one in instances) and not pending:
+            break
+        if instances and states == {"failed"} and stopwatch() - started > IDLE_S:
+            break
+        if not instances and stopwatch() - started > IDLE_S:
+            break
+        up_now = len(instances) - len(pending)
+        words = f"{up_now} of {len(instances)} chutes up"
+        if pending:
+            words += f", {pending[0]['state']} {pending[0]['name']}"
+        tell(5 if instances else 4, words if instances else "choosing chutes")
+        pause(CHECK_EVERY_S)
     return frame
 
 
-def stay(home: MinerHome, agent: Agent, *, as_json: bool) -> None:
-    """In the foreground until Ctrl-C, SIGTERM, `drain`, or its own end. Raises Stop."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    asked = False
-    while True:
-        try:
-            if asked:
-                agent.end()
-            else:
-                agent.process.wait()
-            break
-        except KeyboardInterrupt:
-            if not asked and not as_json:
-                console().print("Draining: running answers end first.")
-            asked = True
-    if agent.process.returncode not in {0, -signal.SIGTERM}:
-        agent.check()
-    if not as_json:
-        console().print(f"Stopped. Serve again: penstock miner up{home.flag}", markup=False)
+def drain(agent: Agent, *, quiet: bool) -> None:
+    """Ask it to end and wait. From here on an impatient finger changes nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if not quiet:
+        console().print("Draining: running answers end first.")
+    agent.end()
 
 
 def _as_interrupt(_number: int, _frame: object) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ class Plan:
 
     def key(self, name: str) -> Ed25519Key:
         return load_or_create_key(self.home.key_file(name), ENTROPY)
+
+
+def check_engines(miners: int) -> None:
+    """Raises Stop where miners are wanted and their engines are not installed."""
+    if miners and find_spec("xllamacpp") is None:
+        raise Stop(
+            "the miners' engines are not installed",
+            why="this is penstock without its extra `miner`",
+            then="pip install 'penstock[miner]', or a market without miners: penstock up --miners 0",
+        )
 
 
 def make_plan(home: Home, wish: Wish) -> Plan:

@@ -24,6 +24,7 @@ from penstock.cli.plan import (
     MINERS_MAX,
     VALIDATORS_MAX,
     Wish,
+    check_engines,
     make_plan,
 )
 from penstock.cli.world import pause
@@ -76,6 +77,7 @@ def up(home: Home, *, port: int, detach: bool, progress_file: str | None, **wish
     if pid is not None:
         _say_running(home, pid)
         return
+    check_engines(wished["miners"])
     if detach:
         _detach(home, sys.argv[1:])
         return

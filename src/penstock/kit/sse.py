@@ -30,6 +30,11 @@ class EventSplitter:
         self._scanned = 0  # bytes of the rest that hold no end; only the last three can begin one
         self._event_bytes_max = event_bytes_max
 
+    @property
+    def pending(self) -> int:
+        """Bytes of an event that is not complete."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The events that `data` completes. Raises EventTooLarge past the bound."""
         if not self._rest and data.find(b"\n\n") == len(data) - 2 >= 0 and b"\r" not in data:

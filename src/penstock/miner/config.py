@@ -1,6 +1,7 @@
 """The miner's configuration: one file, read once at start. Protocol numbers are not in it."""
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -244,31 +245,47 @@ def parse_config(data: bytes, *, place: str) -> MinerConfig:
 
 def check_config(config: MinerConfig, *, place: str) -> MinerConfig:
     """The same, when its values make sense together. Raises ConfigInvalid."""
-    if NAME.fullmatch(config.name) is None:
-        reason = "`name` takes 1 to 32 lower-case letters, digits and hyphens"
-    elif config.network not in NETWORKS:
-        reason = f"`network` is one of {', '.join(sorted(NETWORKS))}"
-    elif not config.market_url.startswith(("http://", "https://")):
-        reason = "`market_url` starts with http:// or https://"
-    elif not 0 <= config.price_share_ppm <= PPM:
-        reason = f"`price_share_ppm` is from 0 to {PPM}"
-    elif config.engine_threads < 1:
-        reason = "`engine_threads` is at least 1"
-    elif config.instances_max < 1:
-        reason = "`instances_max` is at least 1"
-    elif not 1 <= config.tunnel.spare_min <= config.tunnel.links_max:
-        reason = "`tunnel.spare_min` is at least 1 and at most `tunnel.links_max`"
-    elif config.runtime in IMAGED and not config.images:
-        reason = (
+    for holds, reason in (*_own_rules(config), *_engine_rules(config)):
+        if not holds:
+            raise ConfigInvalid(place=place, reason=reason)
+    return config
+
+
+def _own_rules(config: MinerConfig) -> Iterator[tuple[bool, str]]:
+    """(does it hold, what is wrong when it does not)"""
+    yield (
+        NAME.fullmatch(config.name) is not None,
+        "`name` takes 1 to 32 lower-case letters, digits and hyphens",
+    )
+    yield config.network in NETWORKS, f"`network` is one of {', '.join(sorted(NETWORKS))}"
+    yield (
+        config.market_url.startswith(("http://", "https://")),
+        "`market_url` starts with http:// or https://",
+    )
+    yield 0 <= config.price_share_ppm <= PPM, f"`price_share_ppm` is from 0 to {PPM}"
+    yield (
+        1 <= config.tunnel.spare_min <= config.tunnel.links_max,
+        "`tunnel.spare_min` is at least 1 and at most `tunnel.links_max`",
+    )
+    yield (
+        config.weights.quota_bytes > 0 and config.weights.reserve_bytes >= 0,
+        "`weights.quota_bytes` is above 0 and `weights.reserve_bytes` is not below it",
+    )
+
+
+def _engine_rules(config: MinerConfig) -> Iterator[tuple[bool, str]]:
+    """(does it hold, what is wrong when it does not)"""
+    yield config.engine_threads >= 1, "`engine_threads` is at least 1"
+    yield config.instances_max >= 1, "`instances_max` is at least 1"
+    yield (
+        config.runtime not in IMAGED or bool(config.images),
+        (
             f"with the runtime {config.runtime.value}, `images` names the image of each kind of engine, "
             f"or a `{DEFAULT_IMAGE}`"
-        )
-    elif config.kubernetes.user <= 0:
-        reason = "`kubernetes.user` is above 0: engines never run as root"
-    elif config.weights.quota_bytes <= 0 or config.weights.reserve_bytes < 0:
-        reason = "`weights.quota_bytes` is above 0 and `weights.reserve_bytes` is not below it"
-    elif not config.chutes and not config.auto:
-        reason = "name a chute in `chutes`, or set `auto` to serve what the market lacks"
-    else:
-        return config
-    raise ConfigInvalid(place=place, reason=reason)
+        ),
+    )
+    yield config.kubernetes.user > 0, "`kubernetes.user` is above 0: engines never run as root"
+    yield (
+        bool(config.chutes) or config.auto,
+        "name a chute in `chutes`, or set `auto` to serve what the market lacks",
+    )

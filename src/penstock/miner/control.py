@@ -36,7 +36,9 @@ LIMITS = ServerLimits(
     bodies_bytes_max=1 << 20,
     idle_deadline_ms=30_000,
 )
-SAVE_EVERY_LOOKS = 30
+SAVE_EVERY_MS = 60_000
+REST_MS = 10_000
+"""Between two looks while nobody asks for frames."""
 CLOSE_MS = 1_000
 HOURS_MAX = 31 * 24
 
@@ -63,6 +65,8 @@ class Control:
     entropy: Entropy
     server: Server = field(init=False)
     _is_disk_full: bool = False
+    watched: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody asked for a frame."""
 
     def __post_init__(self) -> None:
         self.server = Server(self.network, build_routes(self), entropy=self.entropy, limits=LIMITS)
@@ -77,17 +81,26 @@ class Control:
                 scope.supervise("looks", self._look, on_event=report)
                 scope.supervise("payouts", self.payouts.run, on_event=report)
         finally:
+            self.watch.recount()
             self._save()
             await self.server.close(CLOSE_MS)
 
     async def _look(self) -> None:
-        looks = 0
+        """Every LOOK_MS while somebody watches, else rarely: drivers are slow to ask."""
+        saved_s = asyncio.get_running_loop().time()
         while True:
+            self.watched.clear()
             self.watch.look(await self.watch.read())
-            looks += 1
-            if looks % SAVE_EVERY_LOOKS == 0:
+            now_s = asyncio.get_running_loop().time()
+            if (now_s - saved_s) * 1000 >= SAVE_EVERY_MS:
+                saved_s = now_s
                 self._save()
             await asyncio.sleep(LOOK_MS / 1000)
+            try:
+                async with asyncio.timeout((REST_MS - LOOK_MS) / 1000):
+                    await self.watched.wait()
+            except TimeoutError:
+                pass  # Nobody watches.
 
     def _save(self) -> None:
         try:
@@ -136,6 +149,7 @@ def _status(control: Control, _: Request) -> Response:
 
 
 def _frame(control: Control, _: Request) -> Response:
+    control.watched.set()
     return json_response(200, control.watch.frame())
 
 
@@ -145,6 +159,7 @@ def _earnings(control: Control, request: Request) -> Response:
         raise _refused(
             request, 400, code="bad_hours", message=f"hours is a number from 1 to {HOURS_MAX}"
         )
+    control.watch.recount()
     now_ms = control.watch.miner.parts.time.now_ms()
     earnings, hours = control.watch.earnings, int(text)
     chutes = earnings.by_chute(hours, now_ms=now_ms)

@@ -134,7 +134,7 @@ class Deployment:
         for name in todo.stop:
             if name not in self.fleet.instances:
                 continue  # it left while the plan was made
-            if name in autos and not is_resting:
+            if name in autos and self.abilities.auto and not is_resting:
                 self.fleet.set_aside(name)  # what the market has enough of now it may lack again
             else:
                 self.fleet.drain(name)

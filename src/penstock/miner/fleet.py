@@ -244,14 +244,12 @@ class Fleet:
                 await self._advance(instance, Event.SUSPEND)
             except (EngineFailed, TimeoutError) as error:
                 await self._fail(instance, str(error))
-        elif instance.wish is Wish.LEAVE:
-            await self._advance(instance, Event.DRAIN)
         else:
-            instance.called.clear()
+            assert instance.wish is Wish.LEAVE, "only who sleeps is called back"
+            await self._advance(instance, Event.DRAIN)
 
     async def _sleep(self, instance: Instance) -> None:
         """Until it is called, or its engine ends."""
-        why = ""
         if instance.wish is Wish.SLEEP:
             ended = await self._unless_called(instance, self.launcher.wait_exit(instance))
             if ended is not None:
@@ -260,10 +258,10 @@ class Fleet:
         instance.called.clear()
         if instance.wish is Wish.SERVE:
             why = await self._climb(instance, (Event.RESUME, Event.PASSED))
-        elif instance.wish is Wish.LEAVE:
+            if why:
+                await self._fail(instance, why)
+        else:
             await self._advance(instance, Event.DRAIN)
-        if why:
-            await self._fail(instance, why)
 
     async def _rest(self, instance: Instance) -> None:
         """The wait after a failure."""

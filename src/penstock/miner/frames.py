@@ -18,8 +18,10 @@ from penstock.miner.service import Miner
 from penstock.spec.units import PPM
 
 LOOK_MS = 2_000
-LOOKS_MAX = 30
-"""A minute of looks: what rates are made from."""
+RECOUNT_MS = 1_000
+LOOKS_MAX = 80
+RATES_MS = 60_000
+"""What rates are made from."""
 DAY_HOURS = 24
 WEEK_HOURS = 168
 NAMES_MAX = 4_096
@@ -65,7 +67,8 @@ class Watch:
             )
 
     def frame(self) -> dict[str, Any]:
-        """Everything there is to see."""
+        """Everything there is to see: counted now, read from the drivers at the last look."""
+        self.recount()
         miner, parts = self.miner, self.miner.parts
         now_ms = parts.time.now_ms()
         reading = self._looks[-1].reading if self._looks else Reading(HostReading(), ())
@@ -104,6 +107,12 @@ class Watch:
             "tunnels": health["tunnels"],
         }
 
+    def recount(self) -> None:
+        """Take in what was counted since the last look."""
+        now_ms = self.miner.parts.time.mono_us() // 1_000
+        if self._looks and now_ms - self._looks[-1].at_ms >= RECOUNT_MS:
+            self.look(self._looks[-1].reading)
+
     def _own_problems(self) -> list[str]:
         chooser = self.miner.parts.deployment.chooser
         placement = f"the placement is not followed: {chooser.why}" if chooser.why else ""
@@ -116,7 +125,7 @@ class Watch:
 
     def _host(self, reading: Reading) -> dict[str, Any]:
         hardware = self.miner.hardware
-        first = self._looks[0].reading.host if self._looks else reading.host
+        first = self._minute()[0].reading.host if len(self._looks) > 1 else HostReading()
         return {
             "model": hardware.host.model or hardware.model,
             "class": hardware.kind,
@@ -137,7 +146,7 @@ class Watch:
                 "requests_per_min": 0,
                 "cached_ppm": None,
             }
-        first, last = self._looks[0], self._looks[-1]
+        first, last = self._minute()
         took_ms = max(last.at_ms - first.at_ms, 1)
         prompt = last.totals.prompt_units - first.totals.prompt_units
         cached = last.totals.cached_units - first.totals.cached_units
@@ -149,6 +158,12 @@ class Watch:
             "requests_per_min": max(orders, 0) * 60_000 // took_ms,
             "cached_ppm": cached * PPM // prompt if prompt > 0 else None,
         }
+
+    def _minute(self) -> tuple[Look, Look]:
+        """The oldest look of the last minute (the one before, if there is only one), and the newest."""
+        last = self._looks[-1]
+        found = [one for one in self._looks if one.at_ms >= last.at_ms - RATES_MS]
+        return (found[0] if len(found) > 1 else self._looks[-2]), last
 
     def _earned(self, now_ms: int) -> dict[str, Any]:
         return {

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from penstock.kit.errors import EventTooLarge
 from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Clock, Sign
-from penstock.kit.wire.client import HttpClient, StreamReply
+from penstock.kit.wire.client import StreamReply
 from penstock.kit.wire.http import SSE_HEADERS, Request, Response, Stream
 from penstock.kit.wire.problem import problem
 from penstock.miner.admission import Admission, Admitted
 from penstock.miner.answers import whole_answer
 from penstock.miner.config import Bounds, Deadlines
+from penstock.miner.engine_links import EngineLinks
 from penstock.miner.errors import OrderRefused, RequestUnservable
 from penstock.miner.jobs import Cancelled, EngineLost, Job, Jobs, TemplateRefused
 from penstock.miner.meter import EARNING, Meter
@@ -34,11 +35,12 @@ from penstock.miner.paths import PATHS
 from penstock.miner.rewrite import prepare
 from penstock.miner.sealing import Sealing
 from penstock.miner.store import Claim
+from penstock.miner.sums import count_receipt
 from penstock.miner.transcript import Transcript
 from penstock.miner.verdicts import ERROR_BYTES_MAX, Head, Meaning, blame, meaning, passed_on
 from penstock.miner.word import Pen, Word
 from penstock.spec.params import Params
-from penstock.spec.receipts import Outcome, Receipt
+from penstock.spec.receipts import Outcome
 from penstock.spec.sessions import SESSION_HEADER
 from penstock.spec.stream import ORDER_HEADER, RECEIPT_HEADER
 from penstock.spec.units import NO_UNITS, Units
@@ -57,7 +59,7 @@ class Front:
     sealing: Sealing
     key: Sign
     clock: Clock
-    engine_client: HttpClient
+    engines: EngineLinks
     params: Params
     deadlines: Deadlines
     bounds: Bounds
@@ -114,7 +116,7 @@ class Front:
         is_named = order.order_id == request.params["order_id"]
         if job is None or not is_named or job.admitted.order != order:
             return problem(404, "order_unknown", "No such order is in work here.")
-        await job.cancel()
+        job.cancel()
         return Response(200, b"{}", (("content-type", "application/json"),))
 
     def _job(self, admitted: Admitted, meter: Meter, body: bytes) -> Job | Response:
@@ -151,7 +153,7 @@ class Front:
         ended = False
         self.jobs.begin(job)
         try:
-            reply = await job.open(self.engine_client)
+            reply = await job.open(self.engines)
             answer = await self._unusual(job, reply)
             if answer is None:
                 answer = await self._answer(job, reply)
@@ -175,7 +177,7 @@ class Front:
             if not ended:
                 # Our task was cancelled: the connection is gone, and nothing had been sent.
                 self._cut(job)
-            await self.jobs.end(job)
+            self.jobs.end(job)
         return answer
 
     async def _answer(self, job: Job, reply: StreamReply) -> Response:
@@ -259,7 +261,7 @@ class Front:
         self.jobs.begin(job)
         try:
             try:
-                reply = await job.open(self.engine_client)
+                reply = await job.open(self.engines)
                 unusual = await self._unusual(job, reply)
                 if unusual is not None:
                     ended = True
@@ -276,6 +278,7 @@ class Front:
                         ended = True
                         raise _Answered(self._failed(job, lost.why)) from lost
                     outcome, why = Outcome.MINER_FAILED, f"The miner's engine was lost: {lost.why}."
+                    job.note_lost(lost.why)
             except Cancelled:
                 outcome = Outcome.CLIENT_CANCELLED
             if not started:
@@ -287,14 +290,18 @@ class Front:
         finally:
             if not ended:
                 self._cut(job)
-            await self.jobs.end(job)
+            self.jobs.end(job)
 
     async def _fed(self, job: Job, transcript: Transcript) -> bytes:
         """The next bytes for the client; b"" when the engine has ended well.
 
         Raises EngineLost, Cancelled.
         """
-        while not transcript.failed and (data := await job.read()):
+        while not transcript.failed:
+            # Before the next bytes are read: what was counted has been sent.
+            job.check_flood(bytes_max=self.bounds.answer_bytes_max)
+            if not (data := await job.read()):
+                break
             try:
                 out = transcript.feed(data, now_ms=self.clock.now_ms())
             except EventTooLarge as error:
@@ -328,6 +335,7 @@ class Front:
 
     def _failed(self, job: Job, why: str) -> Response:
         """The engine was lost before anything had been passed on."""
+        job.note_lost(why)
         answer = problem(
             502,
             "miner_failed",
@@ -363,7 +371,9 @@ class Front:
     def _file(self, admitted: Admitted, word: Word) -> None:
         """Count the end, and keep the receipt until the ledger knows it, if it can earn anything."""
         order_id, receipt = admitted.order.order_id, word.receipt
-        self._count(receipt, admitted.instance.manifest.name)
+        if receipt.units != NO_UNITS:
+            admitted.instance.answered()
+        count_receipt(self.metrics, receipt, admitted.instance.manifest.name)
         can_be_proven = admitted.statement.is_signed
         if admitted.session is not None:
             can_be_proven |= self.sealing.close(order_id, word.statement)
@@ -371,16 +381,6 @@ class Front:
             claim = Claim(order_id, admitted.statement, word.statement)
             due_ms = self.clock.now_ms() + self.sealing.settle_ms
             self.outbox.put(claim, due_ms=due_ms)
-
-    def _count(self, receipt: Receipt, name: str) -> None:
-        count, units = self.metrics.count, receipt.units
-        count("miner_orders_total", outcome=receipt.outcome.value, chute_name=name)
-        count("miner_prompt_units_total", units.prompt, chute_name=name)
-        count("miner_cached_units_total", units.cached, chute_name=name)
-        count("miner_completion_units_total", units.completion, chute_name=name)
-        count("miner_charge_nano_total", receipt.charge_nano, chute_name=name)
-        took_ms = receipt.last_ms - receipt.accept_ms
-        self.metrics.observe("miner_order_ms", took_ms, chute_name=name)
 
 
 class _Answered(Exception):

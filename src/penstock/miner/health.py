@@ -20,7 +20,7 @@ def instance_health(one: Instance) -> dict[str, Any]:
         "running": one.running,
         "room": one.room,
         "auto": one.auto,
-        "why": one.why or one.refused,
+        "why": one.why or one.refused or one.trouble,
         "offered": bool(one.seq),
         "hardware": one.hardware,
         "slots": list(one.share.slots),

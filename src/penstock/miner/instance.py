@@ -17,6 +17,8 @@ __all__ = ["Instance", "Launch", "State", "Wish"]
 
 PRICES_MAX = 64
 CACHE_FULL_PPM = 900_000
+LOST_MAX = 4
+"""After so many orders in a row that its engine lost, an instance takes one at a time."""
 
 
 class Wish(Enum):
@@ -72,6 +74,9 @@ class Instance:
     refused: str = ""
     failures: int = 0
     """In a row."""
+    lost: int = 0
+    """Orders in a row that its engine lost."""
+    lost_why: str = ""
     is_closing: bool = False
     """The agent ends. That is no end of the instance: the next life goes on with it."""
     wish: Wish = Wish.SERVE
@@ -94,6 +99,8 @@ class Instance:
         if self.is_choked:
             return 0
         free = self.manifest.limits.parallel_max - self.running - self.foreign
+        if self.lost >= LOST_MAX:
+            free = min(free, 1 - self.running)
         return min(max(free, 0), ROOM_MAX)
 
     @property
@@ -101,6 +108,11 @@ class Instance:
         """Requests wait in the engine because its cache is full: more of them would only wait too."""
         stats = self.stats
         return stats is not None and stats.waiting > 0 and stats.kv_used_ppm >= CACHE_FULL_PPM
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with an engine that runs; "" while it answers."""
+        return f"its engine lost {self.lost} orders in a row: {self.lost_why}" if self.lost else ""
 
     @property
     def launch(self) -> Launch:
@@ -132,6 +144,15 @@ class Instance:
         self.running -= 1
         if not self.running:
             self._idle.set()
+
+    def answered(self) -> None:
+        """Its engine has done an order."""
+        self.lost = 0
+
+    def failed(self, why: str) -> None:
+        """Its engine has lost an order."""
+        self.lost += 1
+        self.lost_why = why
 
     async def wait_idle(self) -> None:
         """Until no request runs; the caller sets the deadline."""

@@ -1,23 +1,27 @@
 """Orders in work: one job each, which can be cancelled from outside while it waits for its engine."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 import msgspec
 
 from penstock.kit.engine import Capability, Engine
-from penstock.kit.errors import PeerClosed, WireError
-from penstock.kit.wire.client import Chunks, HttpClient, StreamReply
+from penstock.kit.errors import DeadlinePassed, PeerClosed, WireError
+from penstock.kit.wire.client import HttpClient, StreamReply
 from penstock.kit.wire.http import JSON_HEADERS
 from penstock.miner.admission import Admitted
 from penstock.miner.cache_slots import Seat
+from penstock.miner.engine_links import EngineLinks
 from penstock.miner.llama_request import TEMPLATE_PATH
 from penstock.miner.meter import Meter
+from penstock.miner.paths import GENERATION
 from penstock.miner.rewrite import Prepared
 from penstock.miner.verdicts import Head, Meaning, blame, meaning
 
 TEMPLATE_BYTES_MAX = 32 << 20
+EVENTS_PER_TOKEN_MAX, EVENTS_SPARE = 4, 256
+"""A stream with more events than these for each unit of the order's ceiling has no end."""
+LATE = "the order's deadline passed"
 
 
 class TemplateAnswer(msgspec.Struct):
@@ -66,70 +70,89 @@ class Job:
     is_cancelled: bool = False
     failure: str = ""
     """Set when the miner itself gives the job up, with what the client is told."""
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     seat: Seat | None = None
     """Its slot in an engine with slots."""
-    _chunks: Chunks | None = None
+    _reply: StreamReply | None = None
     _scope: asyncio.Timeout | None = None
+    """Around what is asked of the engine until its head is here."""
+    _late: asyncio.TimerHandle | None = None
 
-    async def open(self, client: HttpClient) -> StreamReply:
+    async def open(self, engines: EngineLinks) -> StreamReply:
         """Send the request to the engine; the reply's head. Raises EngineLost, Cancelled,
         TemplateRefused.
 
         An engine may have closed a resting connection a moment before we used it. Not one byte came
-        and the engine is ours, so asking once more is harmless.
+        and the engine is ours, so asking once more, over a fresh connection, is harmless.
         """
+        instance = self.admitted.instance
         try:
-            reply = await self._bounded_open(client)
+            reply = await self._bounded_open(engines.of(instance))
         except PeerClosed as error:
             if error.after_bytes:
                 raise EngineLost(str(error)) from error
-            reply = await self._open_again(client)
+            reply = await self._open_again(engines.fresh)
         except WireError as error:
             raise EngineLost(str(error)) from error
-        self._chunks = reply.chunks(idle_deadline_ms=self.idle_ms)
+        self._reply = reply
+        self._late = asyncio.get_running_loop().call_at(self.deadline_at, self._give_up, LATE)
+        engines.saw(instance, reply)
         if self.seat is not None:
-            self.admitted.instance.seats.begun(self.seat)
+            instance.seats.begun(self.seat)
         return reply
 
     async def read(self) -> bytes:
         """The next bytes of the engine, b"" at the end. Raises EngineLost, Cancelled."""
-        assert self._chunks is not None, "opened before it is read"
+        assert self._reply is not None, "opened before it is read"
         self._check()
         try:
-            async with asyncio.timeout_at(self.deadline_at) as self._scope:
-                return await anext(self._chunks)
-        except StopAsyncIteration:
-            return b""
-        except TimeoutError as error:
-            self._check()
-            raise EngineLost("the order's deadline passed") from error
+            return await self._reply.next_chunk(idle_deadline_ms=self.idle_ms)
         except WireError as error:
+            self._check()
             raise EngineLost(str(error)) from error
-        finally:
-            self._scope = None
 
-    async def abort(self) -> None:
+    def check_flood(self, *, bytes_max: int) -> None:
+        """Raises EngineLost for a stream that goes on beyond any answer to its order."""
+        meter = self.meter
+        if meter.body_bytes > bytes_max:
+            raise EngineLost(f"its answer is larger than {bytes_max} bytes")
+        events_max = EVENTS_PER_TOKEN_MAX * meter.order.completion_max + EVENTS_SPARE
+        if meter.events > events_max and self.prepared.path in GENERATION:
+            raise EngineLost(f"its stream has more than {events_max} events and no end")
+
+    def note_lost(self, why: str) -> None:
+        """For the operator. What the miner itself gave up is no fault of the engine."""
+        if self.failure in {"", LATE}:
+            self.admitted.instance.failed(why)
+
+    def abort(self) -> None:
         """Cut the call to the engine, whether or not somebody waits for it. Twice is harmless."""
         if self._scope is not None:
             if not self._scope.expired():
                 self._scope.reschedule(asyncio.get_running_loop().time())
-        else:
-            await self._stack.aclose()
+        elif self._reply is not None:
+            self._reply.fail(PeerClosed(0))
 
-    async def cancel(self) -> None:
+    def cancel(self) -> None:
         """The gateway cancels: the engine stops at once, then the stream ends with its receipt."""
         self.is_cancelled = True
-        await self.abort()
+        self.abort()
 
-    async def fail(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """The miner gives up: the stream ends with an error and its receipt."""
         self.failure = why
-        await self.abort()
+        self.abort()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Leave the call; an unfinished answer is cut, which frees the engine's slot."""
-        await self._stack.aclose()
+        if self._late is not None:
+            self._late.cancel()
+        if self._reply is not None:
+            self._reply.end()
+            self._reply = None
+
+    def _give_up(self, why: str) -> None:
+        if not self.is_cancelled and not self.failure:
+            self.fail(why)
 
     async def _open_again(self, client: HttpClient) -> StreamReply:
         try:
@@ -139,29 +162,32 @@ class Job:
 
     async def _bounded_open(self, client: HttpClient) -> StreamReply:
         self._check()
+        loop = asyncio.get_running_loop()
+        body = self.prepared.body
         try:
             async with asyncio.timeout_at(self.deadline_at) as self._scope:
-                body = self.prepared.body
                 if self.prepared.template:
                     body = await self._templated(client)
                 if self.seat is not None:
                     await self.admitted.instance.seats.until_safe(self.seat)
                     body = self.seat.placed(body)
-                return await self._stack.enter_async_context(
-                    client.open_stream(
-                        "POST",
-                        self._address + self.prepared.engine_path,
-                        headers=(
-                            ("content-type", self.prepared.content_type),
-                            *self._engine.headers,
-                        ),
-                        body=body,
-                        head_deadline_ms=self.idle_ms,
-                    )
+                head_at = loop.time() + self.idle_ms / 1000
+                if head_at < self.deadline_at:
+                    self._scope.reschedule(head_at)
+                return await client.begin(
+                    "POST",
+                    self._address + self.prepared.engine_path,
+                    headers=(
+                        ("content-type", self.prepared.content_type),
+                        *self._engine.headers,
+                    ),
+                    body=body,
                 )
         except TimeoutError as error:
             self._check()
-            raise EngineLost("the order's deadline passed") from error
+            if loop.time() < self.deadline_at:
+                raise EngineLost(str(DeadlinePassed("head", self.idle_ms))) from error
+            raise EngineLost(LATE) from error
         finally:
             self._scope = None
 
@@ -233,9 +259,9 @@ class Jobs:
         job.sit()
         self._jobs[job.admitted.order.order_id] = job
 
-    async def end(self, job: Job) -> None:
+    def end(self, job: Job) -> None:
         """Leave the engine and give the place back."""
-        await job.close()
+        job.close()
         job.rise()
         del self._jobs[job.admitted.order.order_id]
         job.admitted.instance.give()
@@ -244,7 +270,7 @@ class Jobs:
         """The job of that order, while it is in work."""
         return self._jobs.get(order_id)
 
-    async def fail_all(self, why: str) -> None:
+    def fail_all(self, why: str) -> None:
         """Give up what is still in work."""
         for job in list(self._jobs.values()):
-            await job.fail(why)
+            job.fail(why)

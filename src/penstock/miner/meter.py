@@ -54,6 +54,11 @@ class Meter:
         if step.has_content:
             self._content_events += 1
 
+    def see_run(self, events: int, counts: Counts | None) -> None:
+        """So many events with content in a row; the last one's counts, if they told any."""
+        self._counts = counts or self._counts
+        self._content_events += events
+
     def count(self, counts: Counts) -> None:
         """The engine's newest counts hold."""
         self._counts = counts

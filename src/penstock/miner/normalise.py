@@ -19,12 +19,17 @@ from penstock.kit.engine import Capability
 from penstock.kit.sse import EventSplitter, event_data
 from penstock.miner.paths import COMPLETIONS_PATH
 from penstock.miner.rewrite import Answers, Prepared, answers_asked
+from penstock.miner.stencil import Run, Stencil, Told, learn
 
 DONE = b"data: [DONE]\n\n"
 CHAT_ID, COMPLETION_ID = "chatcmpl-", "cmpl-"
 COUNT_MAX = 2**53 - 1
 AUDIO_HEAD_BYTES = 4_096
 AUDIO_BYTES_MAX = 64 << 20
+REJOIN_BYTES_MAX = 4_096
+"""A piece of an event that is no longer than this is put before the next read's bytes."""
+LESSONS_MAX = 8
+"""A stream whose events are of many kinds is not worth a stencil."""
 _DONE_WORD = b"[DONE]"
 _NULL = b"null"
 
@@ -101,24 +106,41 @@ class StreamReader:
     _sound: Sound = field(default_factory=Sound)
     _by_choice: dict[int, Counts] = field(default_factory=dict)
     _answers: Answers | None = None
+    _stencil: Stencil | None = None
+    _lessons: int = 0
 
     @classmethod
     def of(cls, chute_name: str, prepared: Prepared) -> "StreamReader":
         """A reader at the start of an answer."""
         return cls(chute_name=chute_name, prepared=prepared, _splitter=EventSplitter())
 
-    def feed(self, data: bytes) -> list[Step]:
-        """The steps that these bytes complete; nothing that comes after the end counts."""
-        steps: list[Step] = []
-        for event in self._splitter.feed(data):
-            payload = event_data(event)
-            if payload == _DONE_WORD:
-                self.finished = True
-            elif payload and payload != _NULL:  # llama.cpp opens a batch of prompts with a null
-                steps.append(self._step(payload))
+    def feed(self, data: bytes) -> list[Step | Run]:
+        """What these bytes complete; nothing that comes after the end counts."""
+        splitter, steps = self._splitter, list[Step | Run]()
+        if 0 < splitter.pending <= REJOIN_BYTES_MAX:
+            data = splitter.finish() + data
+        start = 0
+        while start < len(data):
+            if self._stencil is not None and not splitter.pending:
+                run, start = self._stencil.run(data, start)
+                if run is not None:
+                    steps.append(run)
+                    continue
+            end = data.find(b"\n\n", start) + 2
+            part = data[start : end if end > 1 else len(data)]
+            start += len(part)
+            for event in splitter.feed(part):
+                self._read(event, steps)
         return steps
 
-    def _step(self, payload: bytes) -> Step:
+    def _read(self, event: bytes, steps: list[Step | Run]) -> None:
+        payload = event_data(event)
+        if payload == _DONE_WORD:
+            self.finished = True
+        elif payload and payload != _NULL:  # llama.cpp opens a batch of prompts with a null
+            steps.append(self._step(payload, event))
+
+    def _step(self, payload: bytes, event: bytes) -> Step:
         try:
             fields = _decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -137,12 +159,34 @@ class StreamReader:
         if self.prepared.path == COMPLETIONS_PATH:
             for choice in choices:
                 self._offset(choice)
-        shown = self._shown(fields, is_usage_event=is_usage_event)
+        told = self._told(fields, choices)
+        data = b"data: %b\n\n" % _encode(self._shown(fields, is_usage_event=is_usage_event))
+        if told is not None and self._lessons < LESSONS_MAX:
+            self._lessons += 1
+            self._stencil = learn(event, replace(told, shown=data))
         return Step(
-            data=b"data: %b\n\n" % _encode(shown),
-            counts=counts,
-            has_content=any(_has_content(choice) for choice in choices),
+            data=data, counts=counts, has_content=any(_has_content(choice) for choice in choices)
         )
+
+    def _told(self, fields: dict[str, Any], choices: Sequence[Mapping[str, Any]]) -> Told | None:
+        """What a stencil is learned from: one choice of one answer, with text and nothing else new."""
+        if len(choices) != 1 or choices[0].get("finish_reason") or choices[0].get("logprobs"):
+            return None
+        is_completion = self.prepared.path == COMPLETIONS_PATH
+        place: object = choices[0] if is_completion else choices[0].get("delta")
+        key = "text" if is_completion else "content"
+        text = place.get(key) if isinstance(place, dict) else None
+        if not isinstance(text, str) or not text or (is_completion and self._asks_logprobs):
+            return None
+        fields_told = [name for name in ("usage", "timings") if fields.get(name) is not None]
+        self._answers = self._answers or answers_asked(self.prepared.asked)
+        if len(fields_told) > 1 or self._answers.total > 1:
+            return None
+        return Told(b"", key, text, "".join(fields_told))
+
+    @property
+    def _asks_logprobs(self) -> bool:
+        return self.prepared.asked.get("logprobs") is not None
 
     def _counted(
         self, fields: dict[str, Any], choices: Sequence[Mapping[str, Any]]
@@ -264,6 +308,13 @@ def read_counts(fields: Mapping[str, Any]) -> Counts | None:
             completion=_count(timings.get("predicted_n")),
         )
     return None
+
+
+def run_counts(run: Run, last: int) -> Counts | None:
+    """The counts that the event `last` of a run told."""
+    if not run.counts:
+        return None
+    return read_counts({run.counts_field: _decode(run.counts[last])})
 
 
 def all_choices(by_choice: Mapping[int, Counts], *, each: int) -> Counts:

@@ -28,6 +28,7 @@ from penstock.miner.store import (
 CLAIMS_MAX = 50_000
 DEAD_LINES_MAX = 5_000
 """The journal is written anew when it holds this many lines that mean nothing any more."""
+FULL_REMEDY = "free space on the disk of the miner's home folder"
 
 _log = events("miner")
 
@@ -145,6 +146,13 @@ class Outbox:
             except DiskFull:
                 self._say_full()
 
+    @property
+    def why(self) -> str:
+        """What the operator must mend; "" while claims reach the disk."""
+        if not self._is_full:
+            return ""
+        return f"claims are not kept over a restart: {FULL_REMEDY}"
+
     def _sign(self, signatures: dict[str, str]) -> None:
         for order_id, signature in signatures.items():
             claim = self._claims.get(order_id)
@@ -181,9 +189,7 @@ class Outbox:
     def _say_full(self) -> None:
         if not self._is_full:
             self._is_full = True
-            _log.error(
-                "outbox.disk_full", remedy="free space on the disk of the miner's home folder"
-            )
+            _log.error("outbox.disk_full", remedy=FULL_REMEDY)
 
     def _measure(self) -> None:
         self.metrics.gauge("miner_claims", len(self._claims))

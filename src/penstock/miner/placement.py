@@ -107,7 +107,13 @@ def plan(
     room = abilities.instances_max - len(placed) + len(stop)
     start = start[: max(room, 0)]
     if not abilities.auto:
-        return Plan(start=tuple(start), stop=stop, patience=Patience())
+        # What a former life placed by itself, before it was told to serve by name only.
+        left = tuple(
+            one.instance
+            for one in placed
+            if one.auto and one.chute not in {view.chute for view in wanted}
+        )
+        return Plan(start=tuple(start), stop=(*stop, *left), patience=Patience())
     over, leaving = _surplus(abilities.miner, chutes, placed=placed, patience=patience)
     taken = running | {chute for chute, _ in start}
     lacking = tuple(

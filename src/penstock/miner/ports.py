@@ -8,7 +8,7 @@ from penstock.kit.metrics import Metrics
 from penstock.kit.ports import Clock, Entropy, Files, Network, Sign, Verify
 from penstock.kit.runtime import Runtime
 from penstock.kit.wire.client import HttpClient
-from penstock.kit.wire.routes import Handler
+from penstock.kit.wire.http import Handler
 from penstock.kit.wire.tunnel_road import Road
 from penstock.miner.budget import Memory, slots_of
 from penstock.miner.choosing import Placement

@@ -5,7 +5,7 @@ an engine itself, and those that demand what an engine was not seen to do (deman
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -139,26 +139,29 @@ def prepare(
     if Capability.CACHE_SALT in capabilities and salt_key:
         fields[SALT_FIELD] = cache_salt(salt_key, payer)
     _forgo_cache(fields, manifest, capabilities)
-    ready = Prepared(
-        body=b"",
+    shows_usage, hidden, own_path = True, frozenset[str](), ""
+    answers = answers_asked(asked)
+    if order.stream:
+        shows_usage, only_ours = _ask_counts(fields, manifest.engine)
+        hidden = frozenset(only_ours)
+    elif manifest.engine in LLAMA and answers.total > 1:
+        if order.path == COMPLETIONS_PATH:
+            fields, own_path = native_completion(fields), NATIVE_PATH
+        elif Capability.LOGPROBS in capabilities:
+            hidden = frozenset(ask_lengths(fields))
+    return Prepared(
+        body=_encode(fields),
+        shows_usage=shows_usage,
+        hidden=hidden,
         path=order.path,
         asked=asked,
+        own_path=own_path,
         order_id=order.order_id,
         issued_s=order.issued_ms // 1_000,
         payer=payer,
-        choices=answers_asked(asked).each,
+        choices=answers.each,
         forgoes_cache=asked.get(FORGO_FIELD) is False,
     )
-    if order.stream:
-        shows_usage, hidden = _ask_counts(fields, manifest.engine)
-        ready = replace(ready, shows_usage=shows_usage, hidden=frozenset(hidden))
-    elif manifest.engine in LLAMA and answers_asked(asked).total > 1:
-        if order.path == COMPLETIONS_PATH:
-            fields = native_completion(fields)
-            ready = replace(ready, own_path=NATIVE_PATH)
-        elif Capability.LOGPROBS in capabilities:
-            ready = replace(ready, hidden=frozenset(ask_lengths(fields)))
-    return replace(ready, body=_encode(fields))
 
 
 def _prepared_other(

@@ -12,7 +12,6 @@ from penstock.kit.clock import OffsetClock
 from penstock.kit.log import events
 from penstock.kit.metrics import Metrics
 from penstock.kit.tasks import Scope, crash_recorder
-from penstock.kit.wire.client import ClientLimits, HttpClient
 from penstock.miner.admission import Admission
 from penstock.miner.caretaker import Caretaker
 from penstock.miner.charter import Trust
@@ -20,6 +19,7 @@ from penstock.miner.choosing import Chooser
 from penstock.miner.claims import Claims
 from penstock.miner.config import MinerConfig
 from penstock.miner.deployment import Deployment
+from penstock.miner.engine_links import EngineLinks
 from penstock.miner.fleet import Fleet
 from penstock.miner.front import Front
 from penstock.miner.hardware import Hardware
@@ -40,9 +40,6 @@ from penstock.miner.timing import MarketTime
 from penstock.miner.tunnels import Tunnels
 from penstock.spec.params import Params
 
-ENGINE_LINKS = ClientLimits(idle_max=0)
-"""llama.cpp promises keep-alive and closes after a streamed answer or an error all the same, and a
-POST must not meet that moment. A fresh connection on loopback costs 0.1 ms."""
 SALT_KEY_BYTES = 32
 
 _log = events("miner")
@@ -116,7 +113,7 @@ class Miner:
         """What `/health` answers: enough for an operator to see what is wrong and where."""
         parts = self.parts
         problems = [parts.deployment.why, parts.offers.why, parts.claims.why]
-        problems.append(parts.fleet.inventory.why)
+        problems += [parts.fleet.inventory.why, parts.outbox.why]
         if parts.caretaker is not None:
             problems.append(parts.caretaker.why)
         problems += [f"{name}: {why}" for name, why in parts.deployment.unserved.items()]
@@ -167,7 +164,7 @@ class Miner:
                 await parts.fleet.wait_idle()
         except TimeoutError:
             _log.warning("miner.cut", running=len(parts.front.jobs))
-            await parts.front.jobs.fail_all("the miner stops")
+            parts.front.jobs.fail_all("the miner stops")
             await self._until_idle()
         await self._until_sealed()
         await parts.claims.send(everything=True)
@@ -191,7 +188,7 @@ class Miner:
     async def _close(self) -> None:
         await self.parts.fleet.stop()
         await self.parts.outbox.sync()
-        await self.parts.front.engine_client.close()
+        await self.parts.front.engines.close()
 
 
 def wire(miner: Miner) -> Parts:
@@ -301,7 +298,7 @@ def build_front(miner: Miner, deployment: Deployment, pages: SessionPages) -> Fr
         sealing=pages.sealing,
         key=ports.key,
         clock=deployment.time,
-        engine_client=HttpClient(ports.network, ENGINE_LINKS),
+        engines=EngineLinks(ports.network),
         params=params,
         deadlines=config.deadlines,
         bounds=config.bounds,

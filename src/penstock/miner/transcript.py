@@ -12,7 +12,8 @@ import msgspec
 from penstock.kit.sse import comment
 from penstock.kit.wire.problem import problem
 from penstock.miner.meter import Meter
-from penstock.miner.normalise import DONE, StreamReader
+from penstock.miner.normalise import DONE, StreamReader, run_counts
+from penstock.miner.stencil import Run
 from penstock.miner.word import Pen, Word
 from penstock.spec.receipts import Outcome
 from penstock.spec.stream import CHECKPOINT_COMMENT, RECEIPT_COMMENT
@@ -38,6 +39,9 @@ class Transcript:
         """What these engine bytes give the client, checkpoints included. Raises EventTooLarge."""
         out: list[bytes] = []
         for step in self.reader.feed(data):
+            if isinstance(step, Run):
+                self._run(step, out, now_ms)
+                continue
             if step.failed:
                 self.failed = True
                 break
@@ -57,6 +61,18 @@ class Transcript:
             last = self._sent(error_event(why, self.meter.order.order_id), events=1, now_ms=now_ms)
         word = self.pen.receipt(self.meter.receipt(outcome))
         return last + comment(RECEIPT_COMMENT, word.text), word
+
+    def _run(self, run: Run, out: list[bytes], now_ms: int) -> None:
+        """Events in a row, cut where a checkpoint is due."""
+        meter, at = self.meter, 0
+        while at < len(run):
+            left = self.checkpoint_events - meter.events % self.checkpoint_events
+            end = min(at + left, len(run))
+            meter.see_run(end - at, run_counts(run, end - 1))
+            out.append(self._sent(run.data(at, end), events=end - at, now_ms=now_ms))
+            if meter.events % self.checkpoint_events == 0:
+                out.append(self._checkpoint(now_ms))
+            at = end
 
     def _checkpoint(self, now_ms: int) -> bytes:
         said = comment(CHECKPOINT_COMMENT, self.pen.checkpoint(self.meter.checkpoint()))

@@ -15,7 +15,7 @@ from tests.runtime_grounds import DEADLINE_MS, Ground
 from penstock.adapters.runtimes.errors import NoCluster
 from penstock.adapters.runtimes.kubernetes import KubernetesConfig, KubernetesRuntime
 from penstock.kit.clock import SystemClock
-from penstock.kit.runtime import ORPHAN_MS, Needs, Reach, TaskFailed
+from penstock.kit.runtime import ORPHAN_MS, Needs, Reach, Runtime, TaskFailed
 
 pytestmark = pytest.mark.slow  # a control plane
 
@@ -26,11 +26,15 @@ async def kubernetes(tmp_path: Path) -> AsyncIterator[Ground]:
         yield made
 
 
-def all_of(method: str, api: str = "CoreV1Api") -> list[Any]:
+def all_of(runtime: Runtime, method: str, api: str = "CoreV1Api") -> list[Any]:
+    """What the administrator sees of that runtime's home."""
     import kubernetes.client
 
+    assert isinstance(runtime, KubernetesRuntime)
+    labels = f"penstock.io/home={runtime._home}"
     with client_of(started_plane().admin) as client:
-        found: list[Any] = getattr(getattr(kubernetes.client, api)(client), method)(NAMESPACE).items
+        ask = getattr(getattr(kubernetes.client, api)(client), method)
+        found: list[Any] = ask(NAMESPACE, label_selector=labels).items
         return found
 
 
@@ -39,15 +43,17 @@ async def test_settings_show_in_no_job_and_go_with_it(kubernetes: Ground) -> Non
     task = kubernetes.task("serve", stdin=b"very secret")
     running = await runtime.launch(task, deadline_ms=DEADLINE_MS)
     assert (await kubernetes.ask(running.address))["stdin"] == "very secret"
-    [secret] = all_of("list_namespaced_secret")
+    [secret] = all_of(runtime, "list_namespaced_secret")
     assert "dmVyeSBzZWNyZXQ=" in secret.data.values()
-    [job] = all_of("list_namespaced_job", "BatchV1Api")
-    [pod] = all_of("list_namespaced_pod")
+    [job] = all_of(runtime, "list_namespaced_job", "BatchV1Api")
+    [pod] = all_of(runtime, "list_namespaced_pod")
     told = json.dumps([job.to_dict(), pod.to_dict()], default=str)
     assert "very secret" not in told
     assert "dmVyeSBzZWNyZXQ=" not in told
     await runtime.stop("engine-1", deadline_ms=1_000)
-    while all_of("list_namespaced_secret"):  # the cluster's garbage collector takes its time
+    while all_of(
+        runtime, "list_namespaced_secret"
+    ):  # the cluster's garbage collector takes its time
         await asyncio.sleep(LOOK_MS / 1000)
 
 
@@ -58,14 +64,11 @@ async def test_closed_tasks_fall_under_the_homes_policy(kubernetes: Ground) -> N
     await runtime.launch(open_task, deadline_ms=DEADLINE_MS)
     labels = {
         one.metadata.labels["penstock.io/task"]: one.metadata.labels
-        for one in all_of("list_namespaced_pod")
+        for one in all_of(runtime, "list_namespaced_pod")
     }
     home = labels["engine-1"]["penstock.io/home"]
-    [policy] = [
-        one
-        for one in all_of("list_namespaced_network_policy", "NetworkingV1Api")
-        if one.metadata.name == f"penstock-{home}"
-    ]
+    [policy] = all_of(runtime, "list_namespaced_network_policy", "NetworkingV1Api")
+    assert policy.metadata.name == f"penstock-{home}"
     chosen = policy.spec.pod_selector.match_labels.items()
     assert chosen <= labels["engine-1"].items()
     assert not chosen <= labels["engine-2"].items()
@@ -103,7 +106,7 @@ async def test_a_beat_pushes_the_end_ahead(tmp_path: Path) -> None:
         await runtime.launch(ground.task("serve"), deadline_ms=DEADLINE_MS)
 
         def deadline_s() -> int:
-            [job] = all_of("list_namespaced_job", "BatchV1Api")
+            [job] = all_of(runtime, "list_namespaced_job", "BatchV1Api")
             return int(job.spec.active_deadline_seconds)
 
         first = deadline_s()

@@ -28,7 +28,7 @@ async def test_processes_of_this_machine_need_nothing_else(tmp_path: Path) -> No
 async def test_a_service_that_does_not_answer_is_named(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("docker")
     nowhere = str(tmp_path / "nowhere.sock")
-    with pytest.raises(NoContainers, match="nowhere.sock"):
+    with pytest.raises(NoContainers, match=r"nowhere\.sock"):
         await opened(tmp_path, RuntimeSettings(kind, socket=nowhere))
 
 

@@ -157,6 +157,8 @@ class HouseEngine(AlwaysOn):
     async def resume(self) -> None:
         assert self._tenant is not None
         await self.house.hear()
+        if self.house.fails:
+            raise EngineFailed(reason=self.house.fails, log_tail="", remedy="")
         self._tenant.is_asleep = False
 
     async def stop(self, *, deadline_ms: int) -> None:

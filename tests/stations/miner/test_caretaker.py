@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from tests.makers import MANIFEST
 from tests.stations.miner.house import House, Tenant
 
+from penstock.adapters.runtimes.errors import NoCluster
 from penstock.kit.runtime import BEAT_EVERY_MS, ORPHAN_MS, Running, TaskFailed
 from penstock.kit.tasks import Scope
 from penstock.miner.budget import Share
@@ -17,10 +19,11 @@ class Sick(House):
     """A runtime that does not answer for a while."""
 
     is_sick = True
+    trouble: Exception = TaskFailed(name="x", reason="the daemon is away")
 
     async def list(self) -> tuple[Running, ...]:
         if self.is_sick:
-            raise TaskFailed(name="x", reason="the daemon is away")
+            raise self.trouble
         return await super().list()
 
 
@@ -58,8 +61,16 @@ def test_it_beats_often_enough_that_nothing_becomes_an_orphan() -> None:
     assert house.beats >= 10 * ORPHAN_MS // BEAT_EVERY_MS
 
 
-def test_a_runtime_that_does_not_answer_is_told_and_asked_again() -> None:
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        TaskFailed(name="x", reason="the daemon is away"),
+        NoCluster("ray", "auto", "the daemon is away"),
+    ],
+)
+def test_a_runtime_that_does_not_answer_is_told_and_asked_again(trouble: Exception) -> None:
     sick, deaf = Sick(), Deaf()
+    sick.trouble = trouble
     keepers = [Caretaker(house, lambda _: False) for house in (sick, deaf)]
     tenant(sick, "stray")
 

@@ -114,20 +114,18 @@ async def test_code_that_hangs_is_not_waited_for_and_not_asked_twice() -> None:
 
 def test_of_a_strangers_plan_only_what_can_be_done_is_done() -> None:
     here = Placed(instance="i-1", chute=A.chute, auto=True)
-    wild: Any = Plan(
-        start=(
-            ("sha256:unknown", True),
-            (B.chute, True),
-            (B.chute, True),
-            7,
-            (),
-            (None, None),
-            C.chute,
-            (view("gpu", hardware="nvidia-h100").chute, True),
-        ),
-        stop=("i-1", "i-1", "i-of-somebody-else", 4),
-        patience=Patience(),
+    start: Any = (
+        ("sha256:unknown", True),
+        (B.chute, True),
+        (B.chute, True),
+        7,
+        (),
+        (None, None),
+        C.chute,
+        (view("gpu", hardware="nvidia-h100").chute, True),
     )
+    stop: Any = ("i-1", "i-1", "i-of-somebody-else", 4)
+    wild = Plan(start=start, stop=stop, patience=Patience())
     known = situation(A, B, C, view("gpu", hardware="nvidia-h100"), placed=(here,))
     plan = sensible(wild, known)
     assert plan.stop == ("i-1",)

@@ -1,6 +1,7 @@
 """A fleet whose agent is killed at any step: the next life goes on from what is on disk."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from tests.stations.miner.house import Agent, DeadlyDisk, House, agent, chute
 
 from penstock.kit.tasks import Scope
 from penstock.miner.caretaker import Caretaker
+from penstock.miner.fleet import RESTARTS
 from penstock.sim.loop import VirtualLoop, run
 from penstock.sim.stores_miner import MemoryOutbox
 from penstock.spec.life import State
@@ -97,3 +99,70 @@ def test_any_prefix_of_the_journal_recovers_whatever_runs(cut_ppm: int) -> None:
         await next_life(house, journal)
 
     run(main(), VirtualLoop(horizon_ms=3_600_000))
+
+
+def lived(play: Callable[[Agent], Awaitable[None]], house: House) -> None:
+    async def main() -> None:
+        async with Scope() as scope:
+            await play(agent(house, MemoryOutbox(), scope))
+            scope.cancel()
+
+    run(main(), VirtualLoop(horizon_ms=3_600_000))
+
+
+def test_who_does_not_wake_up_is_started_anew() -> None:
+    house = House()
+
+    async def play(one: Agent) -> None:
+        one.fleet.add(one.scope, *A, auto=True)
+        await one.serving()
+        one.fleet.set_aside("m-1-0a")
+        await one.until(lambda: not one.fleet.memory.shares)
+        assert one.fleet.has_room(*A)
+        house.fails = "it does not wake"
+        one.fleet.add(one.scope, *A, auto=True)
+        instance = one.fleet.instances["m-1-0a"]
+        await one.until(lambda: instance.failures)
+        assert "does not wake" in instance.why
+        house.fails = ""
+        await one.serving()
+
+    lived(play, house)
+    assert house.loads == ["m-1-0a", "m-1-0a"]
+
+
+def test_who_served_for_long_waits_no_longer_for_having_failed_before() -> None:
+    house = House(fails="not yet")
+
+    async def play(one: Agent) -> None:
+        one.fleet.add(one.scope, *A, auto=True)
+        instance = one.fleet.instances["m-1-0a"]
+        await one.until(lambda: instance.failures == 4)
+        house.fails = ""
+        await one.serving()
+        house.kill("m-1-0a")
+        await one.until(lambda: instance.failures == 5)
+        await one.serving()
+        await asyncio.sleep(RESTARTS.steady_ms / 1000)
+        house.kill("m-1-0a")
+        await one.until(lambda: instance.failures == 1)
+
+    lived(play, house)
+
+
+def test_who_is_let_go_before_it_begins_or_between_two_tries_is_gone() -> None:
+    house = House()
+
+    async def play(one: Agent) -> None:
+        one.fleet.add(one.scope, *A, auto=True)
+        one.fleet.drain("m-1-0a")
+        await one.until(lambda: not one.fleet.instances)
+        assert house.loads == []
+        house.fails = "not yet"
+        one.fleet.add(one.scope, *A, auto=True)
+        await one.until(lambda: one.fleet.instances["m-2-0a"].failures == 6)
+        one.fleet.drain("m-2-0a")
+        await one.until(lambda: not one.fleet.instances, within_ms=100)
+        assert one.fleet.memory.shares == {}
+
+    lived(play, house)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.kit.hardware import Gpu, Host, Maker
-from penstock.miner.config import parse_config, read_config
+from penstock.miner.config import MinerConfig, parse_config, read_config
 from penstock.miner.errors import ConfigInvalid
 from penstock.miner.hardware import detect, gpu_class
 from penstock.miner.policy import PricePolicy, asked_price
@@ -195,6 +195,11 @@ def test_a_configuration_is_read_as_json_and_as_toml() -> None:
         ({"chutes": []}, "auto"),
         ({"chute": ["typo"]}, "chute"),
         ({"port": "80"}, "port"),
+        ({"runtime": "abacus"}, "runtime"),
+        ({"runtime": "docker"}, "images"),
+        ({"runtime": "kubernetes", "images": {"default": "p"}, "kubernetes": {"user": 0}}, "user"),
+        ({"weights": {"quota_bytes": 0}}, "quota_bytes"),
+        ({"weights": {"reserve_bytes": -1}}, "reserve_bytes"),
     ],
 )
 def test_a_wrong_configuration_says_which_field_and_what_to_do(
@@ -204,6 +209,19 @@ def test_a_wrong_configuration_says_which_field_and_what_to_do(
         parse_config(msgspec.json.encode({**GOOD, **change}), place="m.json")
     assert word in caught.value.reason
     assert "m.json" in str(caught.value)
+
+
+def test_engines_in_containers_have_the_image_of_their_kind_or_the_default() -> None:
+    def config(**change: Any) -> MinerConfig:
+        return parse_config(msgspec.json.encode({**GOOD, **change}), place="m.json")
+
+    images = {"vllm": "v@sha256:1", "default": "p@sha256:2"}
+    for runtime in ("docker", "podman", "kubernetes"):
+        found = config(runtime=runtime, images=images)
+        assert found.image("vllm") == "v@sha256:1"
+        assert found.image("llamacpp") == "p@sha256:2"
+    assert config(runtime="docker", images={"vllm": "v"}).image("llamacpp") == ""
+    assert config(images=images).image("vllm") == "", "processes of this machine have none"
 
 
 def test_a_configuration_that_is_not_there_is_told_plainly(tmp_path: Any) -> None:

@@ -186,3 +186,16 @@ def test_a_chute_that_was_asked_for_by_name_stays_however_many_serve_it() -> Non
 
 def test_an_instance_that_the_market_does_not_see_yet_does_not_go() -> None:
     assert looks("stranger", wanted=1).stop == ()
+
+
+def test_who_serves_by_name_only_lets_go_what_was_placed_by_itself() -> None:
+    named, other = view("named", wanted=2), view("other", wanted=2)
+    placed = (
+        Placed(instance="i-1", chute=named.chute, auto=True),
+        Placed(instance="i-2", chute=other.chute, auto=True),
+    )
+    able = replace(ABLE, auto=False, wanted=("named",))
+    found = planned(named, other, able=able, placed=placed)
+    assert found.stop == ("i-2",)
+    assert found.start == ()
+    assert planned(named, other, able=replace(able, auto=True), placed=placed).stop == ()

@@ -67,6 +67,11 @@ KNOWN = (
         "This version of the engine does not know the model: install a newer one.",
     ),
     fatal(
+        r"No module named '?(xllamacpp|numpy|onnxruntime|gguf|safetensors|pocketsphinx|soundfile)\b",
+        "Run `pip install 'penstock[miner]'` in the miner's environment.",
+        sure=True,
+    ),
+    fatal(
         r"No module named '?(vllm|sglang|transformers|torch)",
         "Install the engine where the miner runs, and name its Python in the miner's engine_env "
         "(docs/engines.md).",

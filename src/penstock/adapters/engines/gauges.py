@@ -73,6 +73,12 @@ PREEMPTED = frozenset(
 )
 UNCACHED = frozenset({"llamacpp:prompt_tokens_total"})
 """Totals of the prompts' tokens without those that were found in the cache."""
+WORKED = "penstock_engine_units_total"
+WORKED_FIELDS = {
+    'unit="prompt_tokens"': "prompt_tokens",
+    'unit="completion_tokens"': "generated_tokens",
+}
+"""Our own workers tell every unit under one name."""
 ASLEEP = "vllm:engine_sleep_state"
 AWAKE_STATE = 'sleep_state="awake"'
 PPM = 1_000_000
@@ -108,7 +114,10 @@ def parse_gauges(page: str) -> Gauges:
     is_uncached = False
     for line in page.splitlines():
         name, value = split_value(line)
-        if field := COUNTS.get(name):
+        field = COUNTS.get(name)
+        if name == WORKED:
+            field = next((one for label, one in WORKED_FIELDS.items() if label in line), None)
+        if field is not None:
             is_uncached = is_uncached or name in UNCACHED
             setattr(gauges, field, min(getattr(gauges, field) + max(int(value), 0), COUNT_MAX))
         elif name in KV_USED:

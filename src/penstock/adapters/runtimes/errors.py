@@ -56,7 +56,8 @@ class NoCluster(RuntimeDown):
     why: str
 
     def __str__(self) -> str:
-        return f"No {self.kind} cluster answers at {self.where}: {self.why.rstrip('.')}. {REMEDIES[self.kind]}"
+        why = self.why.rstrip(".")
+        return f"No {self.kind} cluster answers at {self.where}: {why}. {REMEDIES[self.kind]}"
 
 
 REMEDIES = {

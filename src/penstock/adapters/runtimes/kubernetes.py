@@ -192,7 +192,6 @@ class KubernetesRuntime:
         notes = {
             forms.CONTENT_NOTE: content,
             forms.STARTED_NOTE: str(self._clock.now_ms()),
-            forms.ANNOUNCES_NOTE: "yes" if task.announces else "no",
         }
         start_s = max(self._orphan_s, ORPHAN_MS // 1000)
         form = forms.job_form(task, labels, notes, orphan_s=start_s, bounds=self._config.bounds)
@@ -240,8 +239,6 @@ class KubernetesRuntime:
         leader = there.leader
         if leader is None or not there.has_started:
             return None
-        if there.notes.get(forms.ANNOUNCES_NOTE) != "yes":
-            return Announcement(port=forms.PORT, error="")
         head = await self._cluster.log(leader, limit_bytes=HEAD_BYTES_MAX)
         return announced(head)
 

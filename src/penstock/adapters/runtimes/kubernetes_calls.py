@@ -1,6 +1,7 @@
 """The calls of the Kubernetes API that the runtime makes, each in a thread of ours and with a deadline."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -17,6 +18,7 @@ CONNECT_S = 5
 ANSWER_S = 30
 HEAD_BYTES_MAX = 1 << 20
 THREADS = 8
+VERSION = re.compile(r"v(\d+)\.(\d+)\.")
 
 T = TypeVar("T")
 
@@ -64,7 +66,8 @@ class Cluster:
 
         api = VersionApi(self._client)
         said = await self._call(lambda: api.get_code(_request_timeout=(CONNECT_S, ANSWER_S)))
-        return int(said.major), int(said.minor.rstrip("+"))
+        match = VERSION.match(said.git_version)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
     async def create_job(self, form: forms.Form) -> Any:
         return await self._ask(self._jobs.create_namespaced_job, body=form)
@@ -104,7 +107,7 @@ class Cluster:
         """b"" where there is none: a container that did not start, a node that does not answer."""
 
         def read(**limits: Any) -> bytes:
-            reply = self._core.read_namespaced_pod_log(
+            reply: Any = self._core.read_namespaced_pod_log(
                 container=forms.CONTAINER, _preload_content=False, **limits
             )
             try:
@@ -153,11 +156,13 @@ def status_of(error: NoCluster) -> int:
 
 def connect(kubeconfig: Path | None, context: str) -> Any:
     """A client of the file's context, or of what a pod is given. Raises ConfigException, OSError."""
+    import kubernetes.config
     from kubernetes import client
-    from kubernetes.config import load_incluster_config, new_client_from_config
 
+    # The library's own half of its types.
+    load: Any = kubernetes.config
     if kubeconfig is None:
         settings = client.Configuration()
-        load_incluster_config(settings)
+        load.load_incluster_config(settings)
         return client.ApiClient(settings)
-    return new_client_from_config(str(kubeconfig), context=context or None)
+    return load.new_client_from_config(str(kubeconfig), context=context or None)

@@ -22,7 +22,6 @@ TASK_LABEL = "penstock.io/task"
 REACH_LABEL = "penstock.io/reach"
 CONTENT_NOTE = "penstock.io/content"
 ADDRESS_NOTE = "penstock.io/address"
-ANNOUNCES_NOTE = "penstock.io/announces"
 STARTED_NOTE = "penstock.io/started-ms"
 INDEX_NOTE = "batch.kubernetes.io/job-completion-index"
 
@@ -32,8 +31,11 @@ PORT = 8000
 SETTINGS = "/run/penstock"
 SCRATCH = "/tmp"  # noqa: S108 - of the pod, empty at its start
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - of the pod
+CHECK = """command -v "$1" >/dev/null || { echo '{"error": "its image has no such program"}'; exit 127; }"""
+SAY = f"""echo '{{"address": "http://127.0.0.1:{PORT}"}}'"""
 FEED = f'exec "$@" <{SETTINGS}/stdin'
-"""A pod has no stdin that is written once, so a shell of the image opens the file for the program."""
+"""A pod has no stdin that is written once, so a shell of the image opens the file for the program; it
+also says what a pod's state does not: that there is a program, and where one with `{port}` serves."""
 KEPT_S = 3600
 """How long an ended Job stays with its log."""
 PROBE_EVERY_S = 10
@@ -151,10 +153,11 @@ def pod_form(task: Task, name: str, *, labels: dict[str, str], bounds: PodBounds
 def container_form(task: Task, name: str, bounds: PodBounds) -> Form:
     argv = [word.replace("{port}", str(PORT)) for word in task.argv]
     limits = resource_forms(task, bounds)
+    script = "\n".join((CHECK, *(() if task.announces else (SAY,)), FEED))
     form: Form = {
         "name": CONTAINER,
         "image": task.image,
-        "command": ["/bin/sh", "-c", FEED, "sh", *argv],
+        "command": ["/bin/sh", "-c", script, "sh", *argv],
         "env": env_forms(task, name),
         "resources": {"limits": limits, "requests": limits},
         "securityContext": {

@@ -72,9 +72,13 @@ class RayRuntime:
         await runtime.beat()
         return runtime
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Leave the cluster; the groups go on until they are orphans."""
-        await self._driver.close()
+        self._driver.close()
+
+    async def closed(self) -> None:
+        """Leave, and wait until the child process is gone and its pipes are let go."""
+        await self._driver.closed()
 
     @property
     def kind(self) -> str:
@@ -192,8 +196,13 @@ class DriverLink:
             raise self._no_cluster(answer.lost)
         return answer
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the driver: it holds nothing that another could not find again."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def closed(self) -> None:
         if self._process is not None:
             await ended(self._process)
         await self._errands.close(deadline_ms=RETRY_MS)

@@ -181,6 +181,8 @@ class Group:
             ends = [rank.stop.remote(self._grace_ms) for rank in self._ranks]
             await settled(ends, deadline_ms=self._grace_ms + KILL_DEADLINE_MS)
             self._log = await self._collect(LOG_BYTES_MAX)
+            leaves = [rank.leave.remote() for rank in self._ranks]
+            await settled(leaves, deadline_ms=KILL_DEADLINE_MS)
         for rank in self._ranks:
             ray.kill(rank)
         if self._placement is not None:

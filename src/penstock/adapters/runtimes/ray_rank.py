@@ -11,8 +11,10 @@ import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from penstock.adapters.runtimes.process import ProcessConfig, ProcessRuntime
+from penstock.adapters.runtimes.task_folder import remove_tree
 from penstock.adapters.runtimes.task_wire import Told, read_task, spell, told_failure
 from penstock.kit.clock import SystemClock
 from penstock.kit.environment import inherited
@@ -43,9 +45,7 @@ class Rank:
 
     async def meet(self) -> tuple[str, int]:
         """This node's address, and a port that is free on it: for ranks to find the first one."""
-        import ray
-
-        address = ray.util.get_node_ip_address()
+        address = node_address()
         with socket.create_server((address, 0)) as one:
             return address, one.getsockname()[1]
 
@@ -86,6 +86,12 @@ class Rank:
         await self._runtime.stop(self._name, deadline_ms=deadline_ms)
         return await self.wait()
 
+    async def leave(self) -> None:
+        """Remove its folder, log and all, once it has ended."""
+        if self._runtime is not None:
+            self._runtime.close()
+            await asyncio.to_thread(remove_tree, own_folder(self._place))
+
     def _part(self, task: Task, leader: str, leader_port: int) -> Task:
         """The task with what this rank is told: who it is, where the first one is, which GPUs it has."""
         import ray
@@ -96,7 +102,7 @@ class Rank:
             "PENSTOCK_NODES": str(self._nodes),
             "PENSTOCK_LEADER": leader,
             "PENSTOCK_LEADER_PORT": str(leader_port),
-            "PENSTOCK_NODE": ray.util.get_node_ip_address(),
+            "PENSTOCK_NODE": node_address(),
         }
         if task.needs.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
@@ -112,10 +118,8 @@ class Rank:
 
     async def _bring_out(self, running: Running) -> str:
         """Serve the engine's port at the node's address; returns the base URL there."""
-        import ray
-
         port = int(running.address.rpartition(":")[2].rstrip("/"))
-        host = ray.util.get_node_ip_address()
+        host = node_address()
 
         async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._open += 1
@@ -129,6 +133,14 @@ class Rank:
         self._server = await asyncio.start_server(joined, host, 0, limit=PIECE_BYTES_MAX)
         outside = self._server.sockets[0].getsockname()[1]
         return f"http://[{host}]:{outside}" if ":" in host else f"http://{host}:{outside}"
+
+
+def node_address() -> str:
+    """Where Ray's other nodes reach this one."""
+    import ray
+
+    where: Any = ray.util
+    return str(where.get_node_ip_address())
 
 
 async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:

@@ -16,7 +16,13 @@ from functools import lru_cache
 from typing import Self
 from urllib.parse import urlsplit
 
-from penstock.kit.errors import BodyTooLarge, ConnectFailed, DeadlinePassed, PeerClosed
+from penstock.kit.errors import (
+    BodyTooLarge,
+    ConnectFailed,
+    DeadlinePassed,
+    PeerClosed,
+    WireError,
+)
 from penstock.kit.ports import Network
 from penstock.kit.wire.http import joined_head
 from penstock.kit.wire.link import Link, LinkKey
@@ -103,6 +109,18 @@ class StreamReply:
         """
         return Chunks(self._reading, idle_deadline_ms)
 
+    async def next_chunk(self, *, idle_deadline_ms: int) -> bytes:
+        """The next of the chunks, b"" at the end. Raises what iterating over `chunks` raises."""
+        return await self._reading.next_chunk(idle_deadline_ms)
+
+    def fail(self, error: WireError) -> None:
+        """Cut the connection; whoever waits for a chunk gets the error at once."""
+        self._reading.fail(error)
+
+    def end(self) -> None:
+        """Nobody reads on: the connection is kept, or cut if the body was not read to its end."""
+        self._reading.end()
+
     async def read(self, *, bytes_max: int, idle_deadline_ms: int) -> bytes:
         """The rest of the body, whole. Raises BodyTooLarge and what `chunks` raises."""
         return await _read(self._reading, bytes_max, idle_deadline_ms)
@@ -167,17 +185,23 @@ class HttpClient:
 
         Leaving before the body's end cuts the connection: that is how a cancel reaches the peer.
         """
-        goal = _goal(url)
-        request = _request(goal, method, headers=headers, body=body)
         try:
             async with asyncio.timeout(head_deadline_ms / 1000):
-                reading = await self._open(goal, method, request)
+                reply = await self.begin(method, url, headers=headers, body=body)
         except TimeoutError as error:
             raise DeadlinePassed("head", head_deadline_ms) from error
         try:
-            yield StreamReply(reading)
+            yield reply
         finally:
-            reading.end()
+            reply.end()
+
+    async def begin(
+        self, method: str, url: str, *, headers: Iterable[tuple[str, str]] = (), body: bytes = b""
+    ) -> StreamReply:
+        """`open_stream` for a caller that sets the deadline around it, and calls `end` in every case."""
+        goal = _goal(url)
+        request = _request(goal, method, headers=headers, body=body)
+        return StreamReply(await self._open(goal, method, request))
 
     def idle_link(self, key: LinkKey) -> Link | None:
         """A connection that rests, if there is one; `Link.release` gives it back."""

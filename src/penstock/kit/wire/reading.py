@@ -83,6 +83,11 @@ class Reading:
         else:
             self.link.release()
 
+    def fail(self, error: WireError) -> None:
+        """Give it up: the link is cut, and whoever waits or reads on gets the error."""
+        self.link.abort()
+        self.on_lost(error)
+
     # Called by the link.
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
