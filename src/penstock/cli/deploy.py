@@ -53,6 +53,6 @@ def deploy(home: Home, *, file: Path, plan: bool, as_json: bool) -> None:
     if plan:
         out.print("Only a plan; nothing was deployed.")
     elif answer["created"]:
-        out.print("Deployed. Miners pick it up within seconds: penstock chutes")
+        out.print(f"Deployed. Miners pick it up within seconds: penstock chutes{home.flag}")
     else:
         out.print("Already deployed; nothing changed.")
