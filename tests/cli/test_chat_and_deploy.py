@@ -197,6 +197,7 @@ def test_deploy_posts_a_manifest_signed_by_the_owner_of_this_home(
     result = invoke("deploy", str(chute_file), "--home", str(home.path))
     assert result.exit_code == 0
     assert "Deployed." in result.stdout
+    assert f"penstock chutes{home.flag}" in result.stdout.replace("\n", " ")
     (posted,) = stations.bodies("/v1/chutes")
     manifest = open_signed(Manifest, parse_signed(posted), kind="manifest", verify=verify)
     check_manifest(manifest)

@@ -77,7 +77,7 @@ def deploy(
     if plan:
         out.print("Only a plan; nothing was deployed.")
     elif answer["created"]:
-        out.print("Deployed. Miners pick it up within seconds: penstock chutes")
+        out.print(f"Deployed. Miners pick it up within seconds: penstock chutes{home.flag}")
     else:
         out.print("Already deployed; nothing changed.")
 

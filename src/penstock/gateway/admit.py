@@ -98,6 +98,15 @@ class Admission:
         """The meter of where a request comes from; None for one from inside."""
         return self._meters.address(self._addresses.of(request))
 
+    def check_reads(self, visitor: AddressMeter | None) -> None:
+        """May this address ask the ledger or the store once more? Counts it. Raises RateLimited."""
+        if visitor is None:
+            return
+        wait_us = visitor.reads.take(1, self._clock.mono_us())
+        if wait_us:
+            what, limit = "such questions a second", self._limits.address.reads_per_s
+            raise RateLimited(who=ADDRESS, what=what, limit=limit, wait_us=wait_us)
+
     def known_key(self, secret: str, visitor: AddressMeter | None) -> Key | None:
         """The key behind a bearer token, if it is known here. Raises BadKey, RateLimited."""
         try:

@@ -44,6 +44,8 @@ MODEL_CHARS_MAX = 1_024
 INPUTS_MAX = 2_048
 """Texts in one request for embeddings or moderation: OpenAI's bound."""
 
+GZIP = b"\x1f\x8b"
+
 NO_RAW = msgspec.Raw(b"")
 
 T = TypeVar("T")
@@ -125,6 +127,9 @@ def decoded(decoder: "msgspec.json.Decoder[T]", body: bytes | msgspec.Raw, *, pa
     Raises BadJson, BadRequest.
     """
     try:
+        # What is not read of a body is not looked at either, and no engine could read it.
+        if not param and isinstance(body, bytes) and not body.isascii():
+            body.decode()
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         told = str(error)
@@ -133,9 +138,18 @@ def decoded(decoder: "msgspec.json.Decoder[T]", body: bytes | msgspec.Raw, *, pa
         what = f"{param} does" if param else "The body does"
         raise BadRequest(reason=f"{what} not fit: {error}.", param=named) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadJson(reason=str(error)) from error
+        raise BadJson(reason=_unreadable(bytes(body), error)) from error
     except RecursionError as error:
         raise BadJson(reason="it is nested too deeply") from error
+
+
+def _unreadable(body: bytes, error: Exception) -> str:
+    """Why a body is no JSON."""
+    if body.startswith(GZIP):
+        return "it is compressed, which is not taken here"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    return str(error)
 
 
 def count_items(name: str, value: msgspec.Raw) -> int:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from penstock.gateway.anchors import BYTES_PER_TOKEN
 from penstock.gateway.attempts import Attempt
 from penstock.gateway.config import Deadlines
 from penstock.gateway.demand import Demand
 from penstock.gateway.forms import COUNTERSIGN, FALSE, TRUE, outcome_word
-from penstock.gateway.limits import work_done
+from penstock.gateway.limits import REQUEST_WORK, work_done
 from penstock.gateway.meters import Passed, upstream_reason
-from penstock.gateway.orders import signed_json
+from penstock.gateway.orders import Ceilings, signed_json
 from penstock.gateway.policy import End, Fault, Proven, end_of, prove
 from penstock.gateway.sealer import Ended, Sealer
 from penstock.gateway.spans import RequestSpans
@@ -115,7 +116,7 @@ class Closing:
             Ended(placed, told, checkpoint, decision, body, end.charge_nano, attempt.hold),
         )
         self._learn(attempt, proven, end, total_us=total_us)
-        return Closed(end, body, _work_of(proven, end))
+        return Closed(end, body, _work_of(proven, end, placed.bounds))
 
     def watch(self, attempt: Attempt, spans: RequestSpans) -> None:
         """This order's request is traced."""
@@ -193,10 +194,13 @@ def settled_alone(attempt: Attempt) -> Settle:
     return settle
 
 
-def _work_of(proven: Proven, end: End) -> int:
-    """By the receipt, or the last checkpoint of an answer that its client left."""
+def _work_of(proven: Proven, end: End, bounds: Ceilings) -> int:
+    """By the receipt, or the last checkpoint of an answer that its client left; its prompt, by its
+    length, if he left before there was either: an engine has worked on it.
+    """
     if end.outcome is Outcome.COMPLETE or end.outcome is Outcome.CLIENT_CANCELLED:
         said = proven.receipt if proven.receipt is not None else proven.checkpoint
         if said is not None:
             return work_done(said.units)
+        return REQUEST_WORK + bounds.prompt_max // BYTES_PER_TOKEN
     return 0

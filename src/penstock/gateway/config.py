@@ -32,6 +32,9 @@ class AddressLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failures_per_s: int = 1
     failures_max: int = 60
     """Requests with keys that nobody knows; beyond it the ledger is not asked about new ones."""
+    reads_per_s: int = 200
+    reads_max: int = 2_000
+    """Questions that the ledger or the store answers: receipts, balances, files and batches."""
     addresses_max: int = 100_000
     trusted_proxies: tuple[str, ...] = ()
     """Networks, such as `10.0.0.0/8`, whose `X-Forwarded-For` is believed."""

@@ -131,10 +131,7 @@ class EndpointUnsupported(GatewayError):
     path: str
 
     def text(self) -> str:
-        return (
-            f"{self.path[:200]} is not served here: a gateway keeps no state of yours. "
-            "See GET /openapi.json for what is."
-        )
+        return f"{self.path[:200]} is not served here. See GET /openapi.json for what is."
 
     def extra_headers(self) -> Headers:
         # Clients try a 5xx again by themselves; this one will not change its mind.

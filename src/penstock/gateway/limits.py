@@ -116,13 +116,16 @@ class KeyMeter:
 
 
 class AddressMeter:
-    """What one address may ask for, and how often it may show a key that nobody knows."""
+    """What one address may ask for, how often it may show a key that nobody knows, and how often it
+    may ask what the ledger or the store must answer.
+    """
 
-    __slots__ = ("failures", "work")
+    __slots__ = ("failures", "reads", "work")
 
-    def __init__(self, work: Bucket, failures: Bucket) -> None:
+    def __init__(self, work: Bucket, failures: Bucket, reads: Bucket) -> None:
         self.work = work
         self.failures = failures
+        self.reads = reads
 
 
 class Meters:
@@ -137,6 +140,7 @@ class Meters:
         self._address = (
             Rate(address.work_per_s, address.work_max),
             Rate(address.failures_per_s, address.failures_max),
+            Rate(address.reads_per_s, address.reads_max),
         )
         self._addresses_max = address.addresses_max
         self._accounts: WeakValueDictionary[str, AccountMeter] = WeakValueDictionary()
@@ -164,8 +168,8 @@ class Meters:
         if meter is not None:
             addresses.move_to_end(name)
             return meter
-        work, failures = self._address
-        meter = addresses[name] = AddressMeter(Bucket(work), Bucket(failures))
+        work, failures, reads = self._address
+        meter = addresses[name] = AddressMeter(Bucket(work), Bucket(failures), Bucket(reads))
         if len(addresses) > self._addresses_max:
             addresses.popitem(last=False)
         return meter

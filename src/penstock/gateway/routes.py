@@ -32,8 +32,6 @@ def build_routes(gateway: Gateway) -> Routes:
     for path, handler in (
         ("/v1/models", pages.models),
         ("/v1/models/{id...}", pages.model),
-        ("/v1/receipts/{id}", pages.receipt),
-        ("/v1/balance", pages.balance),
         ("/health", pages.health),
         ("/livez", pages.alive),
         ("/readyz", pages.ready),
@@ -42,6 +40,8 @@ def build_routes(gateway: Gateway) -> Routes:
         ("/metrics", pages.metrics),
     ):
         routes.add("GET", path, _guarded(gateway, handler))
+    for path, handler in (("/v1/receipts/{id}", pages.receipt), ("/v1/balance", pages.balance)):
+        routes.add("GET", path, _guarded(gateway, _counted(gateway, handler)))
     if gateway.files is not None and gateway.batches is not None:
         files = FilePages(gateway, gateway.files)
         batches = BatchPages(gateway, gateway.files, gateway.batches)
@@ -55,7 +55,7 @@ def build_routes(gateway: Gateway) -> Routes:
             ("GET", f"{BATCHES_PATH}/{{id}}", batches.one),
             ("POST", f"{BATCHES_PATH}/{{id}}/cancel", batches.cancel),
         ):
-            routes.add(method, path, _guarded(gateway, answer))
+            routes.add(method, path, _guarded(gateway, _counted(gateway, answer)))
         routes.add("POST", FILES_PATH, _by_callbacks)
     if gateway.market_page is not None:
         routes.add("GET", MARKET_PATH, _guarded(gateway, gateway.market_page.page))
@@ -89,6 +89,16 @@ def _guarded(gateway: Gateway, handler: Handler) -> Handler:
                 request_id=request.request_id,
             )
             return Response(status, body, answer.headers)
+
+    return handle
+
+
+def _counted(gateway: Gateway, handler: Handler) -> Handler:
+    """What the ledger or the store must answer: an address may ask for so much of it only."""
+
+    async def handle(request: Request) -> Response | Stream:
+        gateway.admission.check_reads(gateway.admission.visitor(request))
+        return await handler(request)
 
     return handle
 

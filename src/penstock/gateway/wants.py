@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import Enum
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -130,6 +130,13 @@ _decoder = msgspec.json.Decoder(ProviderBody)
 _PLACE = re.compile(r"at `\$\.([a-z_]+)")
 _FIELD = re.compile(r"field `([^`]{1,40})`")
 KNOWN = ProviderBody.__struct_fields__
+VALUES = {
+    "sort": ("price", "throughput", "latency"),
+    "quantizations": get_args(Quantization),
+    "data_collection": ("allow", "deny"),
+    "max_price": PriceBody.__struct_fields__,
+}
+"""What may stand under a key that does not take any value."""
 
 
 def wants_in(provider: bytes, headers: Mapping[bytes, bytes]) -> Wants:
@@ -198,9 +205,11 @@ def _read(provider: bytes) -> Wants:
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         said = str(error)
         found = [sign.search(said) for sign in (_PLACE, _FIELD)]
-        param = ".".join(["provider", *(one.group(1) for one in found if one is not None)])
+        names = [one.group(1) for one in found if one is not None]
+        known = VALUES.get(names[0] if names else "", KNOWN)
         raise BadRequest(
-            reason=f"provider does not fit: {said}. Known: {', '.join(KNOWN)}.", param=param
+            reason=f"provider does not fit: {said}. Known: {', '.join(known)}.",
+            param=".".join(["provider", *names]),
         ) from error
     sort = body.sort.by if isinstance(body.sort, SortBody) else body.sort
     is_private = body.data_collection == "deny" or bool(body.zdr)

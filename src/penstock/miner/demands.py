@@ -26,12 +26,27 @@ Fields = Mapping[str, Any]
 
 TEXT_CHARS_MIN, TEXT_CHARS_PER_TOKEN = 65_536, 8
 """A text to tokenize may be about twice as long as fits into the model, and this long always."""
+PROMPT_CHARS_PER_TOKEN = 32
+"""Text has three to five, runs of spaces alone may have more: a longer prompt is taken not to fit into
+the model. Engines find that out only when they have read all of it, seconds later, and a refusal
+costs its sender nothing.
+"""
 TOKEN_IDS_MIN, TOKEN_IDS_PER_TOKEN = 16_384, 2
 LLAMA_ID_MAX, ID_MAX = 2**31 - 1, 2**53 - 1
 """llama.cpp keeps ids in 32 bits; a larger one would come out as another token."""
 
+MEDIA = frozenset({"image_url", "input_audio", "audio_url", "video_url", "file"})
+"""Parts of a message that no tokenizer reads: their size says nothing of the prompt's."""
+
 FORMATS = frozenset({"json_object", "json_schema"})
 """Formats of an answer that an engine has to hold the model to."""
+
+PROMPTS = {
+    CHAT_PATH: ("messages", "tools"),
+    COMPLETIONS_PATH: ("prompt",),
+    EMBEDDINGS_PATH: ("input",),
+}
+"""Which fields are the prompt."""
 
 SUPERSEDED = {"functions": "tools", "function_call": "tool_choice"}
 """Former fields of chat that no engine follows, and those that took their place."""
@@ -70,10 +85,12 @@ def check_fields(path: str, fields: Fields) -> None:
 def check_lengths(path: str, fields: Fields, manifest: Manifest) -> None:
     """Bound what a tokenizer is given. Raises RequestUnservable."""
     context_tokens_max = manifest.limits.context_tokens_max
-    if path == TOKENIZE_PATH:
+    if path in PROMPTS:
+        _check_prompt_length(path, fields, context_tokens_max)
+    elif path == TOKENIZE_PATH:
         chars_max = max(TEXT_CHARS_MIN, TEXT_CHARS_PER_TOKEN * context_tokens_max)
         for name in ("prompt", "messages", "tools"):
-            if _chars(fields.get(name), left=chars_max) > chars_max:
+            if chars_in(fields.get(name), left=chars_max) > chars_max:
                 raise RequestUnservable(
                     "invalid_request",
                     f"{name} is longer than the {chars_max:,} characters that this model's "
@@ -147,6 +164,27 @@ def _check_prompt(prompt: object) -> None:
         )
 
 
+def _check_prompt_length(path: str, fields: Fields, context_tokens_max: int) -> None:
+    """Of several prompts each may be as long as the context; messages and tools are one prompt."""
+    chars_max = PROMPT_CHARS_PER_TOKEN * context_tokens_max
+    for name in PROMPTS[path]:
+        value = fields.get(name)
+        if path == CHAT_PATH:
+            # Each message takes a token at least.
+            is_long = isinstance(value, list) and len(value) > context_tokens_max
+            is_long = is_long or chars_in(value, left=chars_max, aside=MEDIA) > chars_max
+        else:
+            texts = value if isinstance(value, list) else (value,)
+            is_long = any(isinstance(one, str) and len(one) > chars_max for one in texts)
+        if is_long:
+            raise RequestUnservable(
+                "context_length_exceeded",
+                f"{name} cannot fit into this model's context of {context_tokens_max:,} tokens. "
+                "Send less at once.",
+                name,
+            )
+
+
 def _check_best_of(fields: Fields) -> None:
     """The best of more answers than are shown: no engine is known that still picks."""
     best_of, shown = fields.get("best_of"), fields.get("n")
@@ -176,8 +214,10 @@ def _check_ids(tokens: object, *, ids_max: int, id_max: int) -> None:
         )
 
 
-def _chars(value: object, *, left: int) -> int:
-    """The characters in all texts of a value; it stops counting when there are more than `left`."""
+def chars_in(value: object, *, left: int, aside: frozenset[str] = frozenset()) -> int:
+    """The characters in all keys and texts of a value, but for what stands under the keys `aside`; it stops
+    counting when there are more than `left`.
+    """
     waiting, count = [value], -1
     while waiting and count <= left:
         one = waiting.pop()
@@ -185,7 +225,8 @@ def _chars(value: object, *, left: int) -> int:
         if isinstance(one, str):
             count += len(one)
         elif isinstance(one, dict):
-            waiting += (*one.keys(), *one.values())
+            kept = {key: text for key, text in one.items() if key not in aside} if aside else one
+            waiting += (*kept.keys(), *kept.values())
         elif isinstance(one, list):
             waiting += one
     return count

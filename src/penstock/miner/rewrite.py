@@ -15,6 +15,7 @@ from penstock.kit.engine import Capability
 from penstock.kit.multipart import BadMultipart, Form, parse_multipart
 from penstock.miner.demands import check_capabilities, check_fields, check_lengths
 from penstock.miner.errors import RequestUnservable
+from penstock.miner.grammars import check_grammars
 from penstock.miner.isolation import FORGO_FIELD, SALT_FIELD, cache_salt, payer_of
 from penstock.miner.llama_request import (
     LLAMA,
@@ -129,8 +130,10 @@ def prepare(
     fields["model"] = model
     if order.path == IMAGES_PATH:
         _set_seed(fields, order, capabilities)
+    check_lengths(order.path, asked, manifest)
+    if manifest.engine in LLAMA:
+        check_grammars(asked)
     if order.path not in GENERATION:
-        check_lengths(order.path, asked, manifest)
         return _prepared_other(order.path, fields, asked=asked, engine=manifest.engine)
     _check_choices(fields, manifest)
     _bound_answer(fields, order)

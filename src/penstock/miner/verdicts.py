@@ -33,6 +33,10 @@ _INNER = re.compile(
     r"|\bsto[ifdl]+\b|Traceback \(most recent|0x[0-9a-f]{8}"
 )
 """What an engine's own language says when a check of its own is missing: no word to a caller."""
+_HINT = re.compile(
+    r"( - hint: |, try increasing it|[.] increase the physical batch size).*", re.DOTALL
+)
+"""What an engine advises its operator: its caller cannot follow that."""
 _UNREAD = "The engine cannot read the request: a field of it is of the wrong type or out of range."
 _UNKNOWN_IDS = "tokens has an id that is not in this model's vocabulary. Send ids of /tokenize."
 _BLAMING = frozenset({500, 501})
@@ -85,17 +89,18 @@ def passed_on(status: int, body: bytes, *, request_id: str, path: str = "") -> R
     if not said:
         text = body[:TEXT_CHARS_MAX].decode(errors="replace").strip() or "without a word"
         said = f"The engine refused the request: {text}"
+    said = _HINT.sub("", said[:TEXT_CHARS_MAX])
     code, kind, param = error.get("code"), error.get("type"), error.get("param")
     if not isinstance(code, str):
         code = _CODES.get(kind if isinstance(kind, str) else "", "engine_refused")
-    if _INNER.search(said[:TEXT_CHARS_MAX]):
+    if _INNER.search(said):
         is_ids = path == DETOKENIZE_PATH
         code, said = "invalid_request", _UNKNOWN_IDS if is_ids else _UNREAD
         param = "tokens" if is_ids else None
     return problem(
         status if status < 500 else 400,
         code[:CODE_CHARS_MAX],
-        said[:TEXT_CHARS_MAX],
+        said,
         param=param[:CODE_CHARS_MAX] if isinstance(param, str) else None,
         request_id=request_id,
     )

@@ -1,5 +1,6 @@
 """What is read of a body, and what is refused before anybody is asked to serve it."""
 
+import gzip
 import json
 import tracemalloc
 from typing import Any
@@ -157,6 +158,22 @@ def test_the_ceiling_is_the_lower_of_wish_and_limit_times_answers(
     bounds = ceilings(parse_body(CHAT_PATH, body), LIMITS)
     assert bounds.completion_max == completion_max
     assert bounds.prompt_max == prompt_units_max(len(body))
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH])
+def test_what_is_not_utf8_is_refused_also_where_nothing_is_read(path: str) -> None:
+    fields = {"model": "m", "messages": [{"role": "u", "content": "é#"}], "prompt": "é#"}
+    good = json.dumps({**fields, "input": "é#"}, ensure_ascii=False).encode()
+    assert parse_body(path, good).body is good
+    with pytest.raises(BadJson) as caught:
+        parse_body(path, good.replace(b"#", b"\xff"))
+    assert caught.value.reason == f"byte {good.index(b'#')} is not UTF-8"
+
+
+def test_a_compressed_body_is_said_to_be_one() -> None:
+    with pytest.raises(BadJson) as caught:
+        parse_body(CHAT_PATH, gzip.compress(raw(chat())))
+    assert "compressed" in caught.value.reason
 
 
 def test_a_deep_nest_is_refused_not_crashed_on() -> None:

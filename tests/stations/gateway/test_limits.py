@@ -4,6 +4,7 @@ import asyncio
 import re
 from typing import Any
 
+import pytest
 from tests.stations.gateway.script import Script
 from tests.stations.gateway.world import (
     ACCOUNT,
@@ -151,6 +152,21 @@ def test_the_work_of_a_client_that_left_is_what_was_proven() -> None:
     play(scenario, key_limits=KeyLimits(work_per_s=0, work_max=1_000))
 
 
+def test_who_leaves_before_the_first_byte_has_asked_for_his_prompt_all_the_same() -> None:
+    async def scenario(world: World) -> None:
+        miner = await world.add_miner("m1")
+        miner.default = Script(act=type(miner.default.act).HANG)
+        prompt = [{"role": "user", "content": "word " * 400}]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await world.post(chat(messages=prompt, max_tokens=10))
+        await world.at_rest()
+        reply = await world.post(chat(model="nobody/knows"))
+        assert 300 <= int(reply.header("x-ratelimit-remaining-tokens")) < 1_000 - 64 - 2_000 // 4
+
+    play(scenario, key_limits=KeyLimits(work_per_s=0, work_max=1_000))
+
+
 def test_an_account_is_limited_over_all_its_keys_and_other_accounts_are_not() -> None:
     async def scenario(world: World) -> None:
         (await world.add_miner("m1")).default = Script(words=("a",), word_ms=1)
@@ -251,6 +267,33 @@ def test_behind_a_trusted_proxy_callers_are_told_apart() -> None:
 
     limits = AddressLimits(work_per_s=1, work_max=600, trusted_proxies=("10.0.0.0/8",))
     play(scenario, address_limits=limits)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/receipts/o-unknown", "/v1/balance", "/v1/files", "/v1/batches/batch_none"]
+)
+def test_an_address_asks_the_ledger_and_the_store_so_often_only(path: str) -> None:
+    async def scenario(world: World) -> None:
+        far, near = (HttpClient(world.network.at(host)) for host in (FAR, "203.0.113.8"))
+
+        async def asked(client: HttpClient, where: str) -> Reply:
+            return await client.call("GET", URL + where, headers=bearer(SECRET), deadline_ms=60_000)
+
+        for _ in range(3):
+            assert (await asked(far, path)).status != 429
+        refused = await asked(far, path)
+        refusal_of(refused)
+        assert "This address" in error_of(refused)["message"]
+        assert (await asked(near, path)).status != 429
+        assert (await asked(far, "/v1/models")).status == 200, "nobody else is asked for that"
+        assert (await post_from(world, far)).status != 429
+        await asyncio.sleep(1)
+        assert (await asked(far, path)).status != 429
+        for client in (far, near):
+            await client.close()
+
+    limits = AddressLimits(reads_per_s=1, reads_max=3)
+    play(scenario, address_limits=limits, keeps_files=True)
 
 
 def test_a_storm_of_bad_keys_stops_at_the_door_and_hurts_no_known_key() -> None:

@@ -93,6 +93,22 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str) -> None:
     assert caught.value.reason
 
 
+@pytest.mark.parametrize(
+    ("fields", "known"),
+    [
+        ({"sorted": "price"}, "quantizations"),
+        ({"sort": "cheapest"}, "throughput"),
+        ({"quantizations": ["q4"]}, "int4"),
+        ({"data_collection": "never"}, "deny"),
+        ({"max_price": {"input": 1}}, "completion"),
+    ],
+)
+def test_what_may_stand_there_is_named_too(fields: dict[str, Any], known: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        read(**fields)
+    assert known in caught.value.reason.partition("Known: ")[2]
+
+
 @pytest.mark.parametrize("raw", [b"[]", b'"x"', b"7", b"{", b'{"order":', b"[" * 5_000])
 def test_what_is_no_object_is_refused(raw: bytes) -> None:
     with pytest.raises(BadRequest):

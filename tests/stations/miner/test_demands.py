@@ -10,13 +10,28 @@ from hypothesis import strategies as st
 from tests.makers import MANIFEST, make_order
 
 from penstock.kit.engine import Capability
-from penstock.miner.demands import LLAMA_ID_MAX, TEXT_CHARS_MIN, TOKEN_IDS_MIN
+from penstock.miner.demands import (
+    LLAMA_ID_MAX,
+    PROMPT_CHARS_PER_TOKEN,
+    TEXT_CHARS_MIN,
+    TOKEN_IDS_MIN,
+)
 from penstock.miner.errors import RequestUnservable
 from penstock.miner.paths import PATHS
 from penstock.miner.rewrite import Prepared, prepare
 
 ALL = frozenset(Capability)
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+EMBEDDINGS = "/v1/embeddings"
+CONTEXT_MAX = MANIFEST.limits.context_tokens_max
+LONGEST = "a" * (PROMPT_CHARS_PER_TOKEN * CONTEXT_MAX)
+"""The longest text that may yet fit into a model whose tokens are long."""
+
+
+def turn(content: object) -> dict[str, object]:
+    return {"role": "user", "content": content}
+
+
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
 
 ADD = {"type": "function", "function": {"name": "add"}}
@@ -161,6 +176,42 @@ def test_messages_to_tokenize_have_the_same_bound_over_all_of_them(name: str) ->
 
 def test_many_empty_values_are_bounded_too() -> None:
     assert refusal("/tokenize", {"messages": [""] * (TEXT_CHARS_MIN + 1)}).param == "messages"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (CHAT, {"messages": [turn(LONGEST)]}, "messages"),
+        (CHAT, {"messages": [turn([{"type": "text", "text": LONGEST}])]}, "messages"),
+        (CHAT, {"messages": [turn("")] * (CONTEXT_MAX + 1)}, "messages"),
+        (CHAT, {"messages": [turn("a")], "tools": [{**ADD, "description": LONGEST}]}, "tools"),
+        (COMPLETIONS, {"prompt": LONGEST + "a"}, "prompt"),
+        (COMPLETIONS, {"prompt": ["a", LONGEST + "a"]}, "prompt"),
+        (EMBEDDINGS, {"input": LONGEST + "a"}, "input"),
+        (EMBEDDINGS, {"input": ["a", LONGEST + "a"]}, "input"),
+    ],
+)
+def test_what_cannot_fit_into_the_context_does_not_reach_the_engine(
+    path: str, fields: dict[str, Any], param: str
+) -> None:
+    error = refusal(path, fields)
+    assert (error.code, error.param) == ("context_length_exceeded", param)
+    assert f"{CONTEXT_MAX:,}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (CHAT, {"messages": [turn([{"type": "image_url", "image_url": {"url": LONGEST * 2}}])]}),
+        (CHAT, {"messages": [turn("a" * (len(LONGEST) // 2))]}),
+        (COMPLETIONS, {"prompt": LONGEST}),
+        (COMPLETIONS, {"prompt": [1] * CONTEXT_MAX}),
+        (EMBEDDINGS, {"input": [LONGEST, LONGEST]}),
+        (EMBEDDINGS, {"input": [[1], [2]]}),
+    ],
+)
+def test_what_may_fit_is_left_to_the_engine(path: str, fields: dict[str, Any]) -> None:
+    assert prepared(path, fields).body
 
 
 @pytest.mark.parametrize(

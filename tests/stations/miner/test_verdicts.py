@@ -42,6 +42,27 @@ def test_an_id_outside_the_vocabulary_is_said_to_be_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "image input is not supported - hint: you may need to provide the mmproj",
+            "image input is not supported",
+        ),
+        (
+            "request (9 tokens) exceeds the available context size (8 tokens), try increasing it",
+            "request (9 tokens) exceeds the available context size (8 tokens)",
+        ),
+        (
+            "input (9 tokens) is too large to process. increase the physical batch size (current: 8)",
+            "input (9 tokens) is too large to process",
+        ),
+    ],
+)
+def test_advice_for_who_runs_the_engine_is_kept_from_callers(message: str, told: str) -> None:
+    assert shown(message)["message"] == told
+
+
+@pytest.mark.parametrize(
     "message",
     [
         "image input is not supported",

@@ -108,7 +108,7 @@ def read_head(raw: bytes, limits: IntakeLimits) -> Head:
     lines = split_lines(raw)
     method, target, minor = parse_request_line(lines[0])
     if len(lines) - 1 > limits.headers_max:
-        raise Refused(head_too_large(limits.head_bytes_max))
+        raise Refused(too_many_headers(limits.headers_max))
     fields = parse_fields(lines[1:], once=_ONCE)
     if minor and b"host" not in fields:
         raise Malformed("it has no host header")
@@ -171,6 +171,13 @@ def _is_upgrade(fields: Fields) -> bool:
 def malformed(reason: str) -> Response:
     """The answer to what is not HTTP."""
     return problem(400, "http_malformed", f"The request is not valid HTTP: {reason}.")
+
+
+def too_many_headers(headers_max: int) -> Response:
+    """The answer to more header lines than are taken."""
+    return problem(
+        431, "head_too_large", f"The request has more than {headers_max} headers. Send fewer."
+    )
 
 
 def head_too_large(bytes_max: int) -> Response:
