@@ -14,7 +14,7 @@ from penstock.adapters.engines.catalogue import build_engine
 from penstock.kit.engine import Capability, Engine, EngineLimits
 from penstock.kit.wire.client import Reply
 from penstock.miner.answers import Whole, whole_answer
-from penstock.miner.normalise import Counts, StreamReader
+from penstock.miner.normalise import Counts, Step, StreamReader
 from penstock.miner.rewrite import Prepared, prepare
 from penstock.miner.verdicts import passed_on
 
@@ -64,7 +64,8 @@ class Bench:
 
     async def streamed(self, fields: dict[str, Any]) -> Counts:
         ready, reply = await self.post(COMPLETIONS, {**fields, "stream": True})
-        steps = StreamReader.of("m", ready).feed(reply.body)
+        read = StreamReader.of("m", ready).feed(reply.body)
+        steps = [one for one in read if isinstance(one, Step)]
         return [step.counts for step in steps if step.counts is not None][-1]
 
 

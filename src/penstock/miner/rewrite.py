@@ -130,9 +130,7 @@ def prepare(
     fields["model"] = model
     if order.path == IMAGES_PATH:
         _set_seed(fields, order, capabilities)
-    check_lengths(order.path, asked, manifest)
-    if manifest.engine in LLAMA:
-        check_grammars(asked)
+    _check_bounds(order.path, asked, manifest)
     if order.path not in GENERATION:
         return _prepared_other(order.path, fields, asked=asked, engine=manifest.engine)
     _check_choices(fields, manifest)
@@ -302,3 +300,10 @@ def _ask_counts(fields: dict[str, Any], engine: str) -> tuple[bool, set[str]]:
         fields["timings_per_token"] = True
         hidden.add("timings")
     return shows_usage, hidden
+
+
+def _check_bounds(path: str, asked: dict[str, Any], manifest: Manifest) -> None:
+    """Before the engine spends time on it. Raises RequestUnservable."""
+    check_lengths(path, asked, manifest)
+    if manifest.engine in LLAMA:
+        check_grammars(asked)

@@ -9,6 +9,7 @@ import msgspec
 from tests.makers import GATEWAY, toy_verify
 
 from penstock.kit.sse import EventSplitter, event_data, parse_comment
+from penstock.miner.normalise import Step, StreamReader
 from penstock.spec.keys import Signed, open_signed, parse_signed, sign, signed_digest
 from penstock.spec.messages import Order
 from penstock.spec.params import LOCAL
@@ -112,3 +113,11 @@ class Answer:
             countersign=sign("countersign", countersign, GATEWAY),
         )
         return judge(record, refusal_free_ms=LOCAL.refusal_free_ms, verify=toy_verify)
+
+
+def steps_of(reader: StreamReader, data: bytes) -> list[Step]:
+    """What a reader makes of events that differ in more than their text: each is read in full."""
+    found = reader.feed(data)
+    steps = [one for one in found if isinstance(one, Step)]
+    assert len(steps) == len(found)
+    return steps

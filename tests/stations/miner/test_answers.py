@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.makers import MANIFEST
+from tests.stations.miner.answer import steps_of
 
 from penstock.kit.engine import Capability
 from penstock.miner.answers import Whole, whole_answer
@@ -61,7 +62,7 @@ def test_a_completions_id_begins_as_openais_do() -> None:
     assert fields_of(answer("/v1/chat/completions", told))["id"] == "chatcmpl-7"
     assert fields_of(answer("/v1/completions", {"id": "own-7", "choices": []}))["id"] == "own-7"
     reader = StreamReader.of("m", Prepared(b"", path="/v1/completions"))
-    (step,) = reader.feed(b"data: %b\n\n" % msgspec.json.encode(told))
+    (step,) = steps_of(reader, b"data: %b\n\n" % msgspec.json.encode(told))
     assert msgspec.json.decode(step.data[6:])["id"] == "cmpl-7"
 
 
@@ -90,7 +91,7 @@ def test_offsets_go_on_over_the_events_of_each_choice() -> None:
     for index, text in ((0, "ab"), (1, "x"), (0, "c")):
         content = [{"token": text, "logprob": -1}]
         choice = {"index": index, "text": text, "logprobs": {"content": content}}
-        (step,) = reader.feed(b"data: %b\n\n" % msgspec.json.encode({"choices": [choice]}))
+        (step,) = steps_of(reader, b"data: %b\n\n" % msgspec.json.encode({"choices": [choice]}))
         seen.append(msgspec.json.decode(step.data[6:])["choices"][0]["logprobs"]["text_offset"])
     assert seen == [[0], [0], [2]]
 
@@ -224,7 +225,7 @@ def test_any_typed_event_is_a_step(told: dict[str, Any], kind: str) -> None:
     for path in ("/v1/audio/speech", "/v1/audio/transcriptions"):
         reader = StreamReader.of("m", Prepared(b"", path=path))
         event = b"data: %b\n\n" % msgspec.json.encode({**told, "type": kind})
-        (step,) = reader.feed(event)
+        (step,) = steps_of(reader, event)
         assert step.failed or step.data.startswith(b"data: {")
 
 
@@ -234,7 +235,7 @@ def test_a_speech_that_is_cut_is_billed_for_what_came() -> None:
     reader = StreamReader.of("m", prepared)
     piece = base64.b64encode(bytes(48_000)).decode()
     event = msgspec.json.encode({"type": "speech.audio.delta", "audio": piece})
-    (step,) = reader.feed(b"data: %b\n\n" % event)
+    (step,) = steps_of(reader, b"data: %b\n\n" % event)
     assert step.counts == Counts(0, 0, 0, audio_ms=1_000)
     assert not reader.finished
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.makers import GATEWAY, MANIFEST, OWNER, ToyKey, make_order, toy_verify
+from tests.stations.miner.answer import steps_of
 
 from penstock.gateway.bodies import CHOICES_MAX, COMPLETIONS_PATH, parse_body
 from penstock.gateway.errors import GatewayError
@@ -249,7 +250,7 @@ DEEP = b"[" * 5_000 + b"]" * 5_000
 
 @pytest.mark.parametrize("payload", [b"{", b"\xff", b"5", b"[]", DEEP, b'{"error": 1}'])
 def test_an_event_of_the_engine_that_is_none_is_its_failure(payload: bytes) -> None:
-    (step,) = reader().feed(b"data: " + payload + b"\n\n")
+    (step,) = steps_of(reader(), b"data: " + payload + b"\n\n")
     assert step.failed
     assert step.data == b""
     assert whole_of(payload) is None
@@ -257,7 +258,7 @@ def test_an_event_of_the_engine_that_is_none_is_its_failure(payload: bytes) -> N
 
 @given(st.binary(max_size=60))
 def test_an_engine_can_say_anything_without_a_crash(payload: bytes) -> None:
-    for step in reader().feed(b"data: " + payload + b"\n\n"):
+    for step in steps_of(reader(), b"data: " + payload + b"\n\n"):
         assert step.failed or step.data.startswith(b"data: {")
     whole = whole_of(payload)
     assert whole is None or whole.body.startswith(b"{")
@@ -290,7 +291,7 @@ def test_llama_counts_the_cached_part_apart() -> None:
 )
 def test_an_event_without_a_part_of_the_answer_counts_for_nothing(choice: dict[str, Any]) -> None:
     event = msgspec.json.encode({"choices": [choice, 5, None]})
-    (step,) = reader().feed(b"data: " + event + b"\n\n")
+    (step,) = steps_of(reader(), b"data: " + event + b"\n\n")
     assert not step.has_content
     assert not step.failed
 
