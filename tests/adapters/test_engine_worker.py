@@ -73,7 +73,10 @@ class Desk:
 
     async def become(self, running: int, waiting: int) -> None:
         async with asyncio.timeout(WAIT_S):
-            while await self.gauges() != Gauges(running, waiting):
+            while True:
+                now = await self.gauges()
+                if (now.running, now.waiting) == (running, waiting):
+                    return
                 await asyncio.sleep(0.01)
 
 

@@ -17,6 +17,7 @@ from penstock.ledger.intake import Judged
 from penstock.ledger.policy import Draft, Fate
 from penstock.miner.instance import Instance
 from penstock.miner.normalise import StreamReader
+from penstock.miner.stencil import Run
 from penstock.sim import world as world_module
 from penstock.spec import books
 from penstock.spec.books import Leg, Post, payer_account
@@ -131,7 +132,9 @@ def test_an_answer_that_lost_a_word_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
                 choice["delta"]["content"] = " wheel"
         return shown
 
+    cut = Run.data
     monkeypatch.setattr(StreamReader, "_shown", deaf)
+    monkeypatch.setattr(Run, "data", lambda *part: cut(*part).replace(b'" turbine"', b'" wheel"'))
     assert "every answer is the engine's own" in broken_rules(played(SEED))
 
 
