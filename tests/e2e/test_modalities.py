@@ -112,7 +112,8 @@ def test_images_show_what_was_asked_for_and_are_counted(
         model="tiny-image", prompt=prompt, n=2, size="256x256", extra_body={"seed": 7}
     )
     images = [base64.b64decode(one.b64_json or "") for one in drawn.parse().data or []]
-    assert [seen(pixels_of(image)) for image in images] == [wanted] * 2
+    painted = [seen(pixels_of(image)) for image in images]
+    assert [(one.colour, one.background) for one in painted] == [("red", "white")] * 2
     record = record_of(market, drawn.headers["x-penstock-order"])
     assert record["units"]["images"] == 2
     again = client.images.generate(

@@ -6,7 +6,8 @@
 Writes a diffusers folder that export.py turns into the files Penstock ships. Flow matching: the
 model sees a mixture of picture and noise and learns the direction from picture to noise. What was
 learned the hard way: a transformer over patches sees four times the pictures of a UNet in the same
-time; the text encoder first and alone; centred shapes first; Muon for the matrices; the mean of the weights, not the last of them.
+time; the text encoder first and alone; centred shapes first; Muon for the matrices; the mean of
+the weights, not the last of them.
 """
 
 import argparse
@@ -28,7 +29,7 @@ BATCH = 32
 DROPPED_SHARE = 0.1
 """Pictures learned without their words, which guidance needs."""
 CENTRED_FIRST, CENTRED_LATER = 0.9, 0.5
-NEARLY_NOISE_SHARE, NEARLY_NOISE_WIDTH = 0.5, 0.3
+NEARLY_NOISE_SHARE, NEARLY_NOISE_WIDTH = 0.35, 0.4
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 MEAN_OF_STEPS_MAX = 0.998
 WORDS_SHARE = 0.03
@@ -138,7 +139,7 @@ def optimizers(parts: Parts) -> list[tuple[Any, float]]:
 
 def is_inner(name: str) -> bool:
     """Matrices between hidden states; embeddings, tables and the last layer are not."""
-    outside = ("embed", "scale_shift_table", "proj_out")
+    outside = ("embed", "shared", "scale_shift_table", "proj_out")
     return not any(word in name for word in outside)
 
 
