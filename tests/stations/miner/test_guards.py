@@ -21,7 +21,7 @@ from penstock.miner.errors import ConfigInvalid, PeerRefused, RequestUnservable
 from penstock.miner.normalise import COUNT_MAX, StreamReader, read_counts
 from penstock.miner.policy import PricePolicy, asked_price
 from penstock.miner.replay import ReplayGuard
-from penstock.miner.rewrite import Prepared, prepare
+from penstock.miner.rewrite import STEERING, Prepared, prepare
 from penstock.spec.canon import to_plain
 from penstock.spec.keys import Delegation, Role, Signed, sign
 from penstock.spec.messages import Charter
@@ -230,7 +230,7 @@ def test_what_the_gateway_lets_in_the_miner_keeps_within_the_orders_ceiling(
     )
 )
 def test_fields_that_nobody_knows_reach_the_engine_as_they_are(fields: dict[str, Any]) -> None:
-    known = {"tools", "logprobs", "response_format", "best_of", "n_predict"}
+    known = STEERING | {"tools", "logprobs", "response_format", "best_of", "n_predict"}
     sent = {name: value for name, value in fields.items() if name not in known}
     bounded = generation({**sent, "prompt": "x"}, 50)
     assert {name: bounded[name] for name in sent} == sent
