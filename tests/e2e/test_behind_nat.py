@@ -170,13 +170,17 @@ def test_nothing_of_it_can_be_dialled(hidden: Hidden) -> None:
         httpx.get(f"http://{hidden.space.there}:{port}/health", timeout=5)
 
 
-def test_it_keeps_connections_to_every_worker(hidden: Hidden) -> None:
+def until_every_worker_has_links(hidden: Hidden) -> None:
     def keeps() -> bool:
         listed = (hidden.health() or {}).get("tunnels", [])
         gateways = {one["gateway"] for one in listed if one["links"] >= 4}
         return len(gateways) == 2
 
     hidden.market.until(keeps, "both workers have connections that rest")
+
+
+def test_it_keeps_connections_to_every_worker(hidden: Hidden) -> None:
+    until_every_worker_has_links(hidden)
     listed = hidden.health()["tunnels"]
     assert len(listed) == 3, "one address is there for renewals"
     assert len([one for one in listed if "cannot be dialled" in one["why"]]) == 1
@@ -187,6 +191,8 @@ def test_a_gateway_that_is_killed_is_found_again(hidden: Hidden) -> None:
 
 
 def test_a_renewal_of_the_gateway_loses_nobody(hidden: Hidden) -> None:
+    # After a kill one worker serves before the other has been dialled.
+    until_every_worker_has_links(hidden)
     failed = []
     renewal = subprocess.Popen(
         [
